@@ -1,0 +1,501 @@
+//! The graph's meaning, in plain `f32`: one short function per operator, nothing fast but the inner loops of the sums.
+//! Passes are checked against it, and so is everything that claims to run a graph.
+
+use super::op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
+use super::verify::{self, rows};
+use super::view::View;
+use super::{Graph, Node, NodeId};
+use std::rc::Rc;
+
+/// A dense tensor, row-major. Integers are held as `f32`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub data: Vec<f32>,
+}
+
+/// Why a graph could not be interpreted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InterpretError {
+    /// The inputs given are not those of the graph.
+    #[error("graph {graph:?}: input {index} has the shape {found:?}, should be {expected:?}")]
+    Input {
+        /// The graph's name.
+        graph: String,
+        /// Which input.
+        index: usize,
+        /// Its shape; empty when it is missing.
+        found: Vec<usize>,
+        /// What it should be.
+        expected: Vec<usize>,
+    },
+    /// An index outside a table.
+    #[error("{node} reads row {row} of a table of {len}")]
+    Row {
+        /// The node's name.
+        node: String,
+        /// The index.
+        row: f32,
+        /// Rows of the table.
+        len: usize,
+    },
+}
+
+impl Graph {
+    /// Runs the graph. `inputs` stand in the order of [`Graph::inputs`]; so do the results in that of the outputs. The graph
+    /// must have passed [`Graph::verify`].
+    pub fn interpret(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
+        let mut values: Vec<Option<Rc<Tensor>>> = vec![None; self.value_count()];
+        for (index, id) in self.inputs.iter().enumerate() {
+            let expected = self.shape(*id);
+            let found = inputs.get(index).map_or(&[][..], |t| &t.shape);
+            if inputs.len() <= index || found != expected || inputs[index].data.len() != self.value(*id).len() {
+                let (found, expected) = (found.to_vec(), expected.to_vec());
+                return Err(InterpretError::Input { graph: self.name.clone(), index, found, expected });
+            }
+            values[id.index()] = Some(Rc::new(inputs[index].clone()));
+        }
+        let mut uses = self.use_counts();
+        for (id, node) in self.iter_nodes() {
+            let operands: Vec<Option<Rc<Tensor>>> = node
+                .inputs
+                .iter()
+                .map(|operand| {
+                    let operand = (*operand)?;
+                    let value = self.value(operand);
+                    match value.weight() {
+                        Some(w) => Some(Rc::new(Tensor { shape: value.shape.clone(), data: w.read().into_owned() })),
+                        None => values[operand.index()].clone(),
+                    }
+                })
+                .collect();
+            let out = self.step(id, node, &operands)?;
+            values[node.output.index()] = Some(Rc::new(out));
+            for operand in node.operands() {
+                uses[operand.index()] -= 1;
+                if uses[operand.index()] == 0 {
+                    values[operand.index()] = None;
+                }
+            }
+        }
+        let read = |id: &super::ValueId| match self.value(*id).weight() {
+            Some(w) => Tensor { shape: self.shape(*id).to_vec(), data: w.read().into_owned() },
+            None => values[id.index()].as_deref().cloned().unwrap_or(Tensor { shape: vec![0], data: vec![] }),
+        };
+        Ok(self.outputs.iter().map(read).collect())
+    }
+
+    fn step(&self, id: NodeId, node: &Node, operands: &[Option<Rc<Tensor>>]) -> Result<Tensor, InterpretError> {
+        let shape = self.shape(self.node(id).output).to_vec();
+        let slots = node.op.slots();
+        let get = |slot: &str| {
+            let index = slots.iter().position(|s| *s == slot)?;
+            operands.get(index)?.as_deref()
+        };
+        let data = |slot: &str| get(slot).map(|t| t.data.as_slice());
+        // A verified graph fills the required slots.
+        let empty = Tensor { shape: vec![], data: vec![] };
+        let first = operands.first().and_then(|t| t.as_deref()).unwrap_or(&empty);
+        let second = operands.get(1).and_then(|t| t.as_deref()).unwrap_or(&empty);
+        let x = first.data.as_slice();
+        let c = c_of(&first.shape);
+        let data = match &node.op {
+            Op::Conv2d { stride, pad, up, activation } => {
+                let (h, w) = (first.shape[0], first.shape[1]);
+                let up = up.unwrap_or([h, w]);
+                let enlarged = enlarge(x, [h, w, c], up);
+                let weight = get("weight").unwrap_or(&empty);
+                let mut out = conv(&enlarged, [up[0], up[1], c], weight, *stride, *pad, [shape[0], shape[1]]);
+                finish(&mut out, shape[2], data("bias"), data("shift"), *activation, data("residual"));
+                out
+            }
+            Op::Linear { activation } => {
+                let x = beside(first, get("x2"));
+                let weight = get("weight").unwrap_or(&empty);
+                let mut out = matmul_nt(&x.data, &weight.data, weight.shape[0], weight.shape[1]);
+                if *activation == Activation::Geglu {
+                    finish(&mut out, weight.shape[0], data("bias"), None, Activation::None, None);
+                    let n = shape[shape.len() - 1];
+                    out = out.chunks_exact(2 * n).flat_map(|r| (0..n).map(|i| r[i] * gelu(r[n + i]))).collect();
+                    finish(&mut out, n, None, None, Activation::None, data("residual"));
+                } else {
+                    finish(&mut out, weight.shape[0], data("bias"), data("shift"), *activation, data("residual"));
+                }
+                out
+            }
+            Op::GroupNorm { groups, eps, activation } => {
+                let x = beside(first, get("x2"));
+                group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), *activation)
+            }
+            Op::SourceGroupNorm { groups, eps, activation } => {
+                let n: usize = first.shape[2..].iter().product();
+                let c = first.shape[1];
+                let moved = View::dense(&[c, n]).transpose(&[1, 0]).gather(x);
+                let out = group_norm(&moved, (n, c), *groups, *eps, data("gamma"), data("beta"), *activation);
+                View::dense(&[n, c]).transpose(&[1, 0]).gather(&out)
+            }
+            Op::LayerNorm { eps } => {
+                let mut out = Vec::with_capacity(x.len());
+                for row in x.chunks_exact(c) {
+                    let (mean, variance) = moments(row.iter().copied(), row.len());
+                    let scale = 1.0 / (variance + f64::from(*eps)).sqrt();
+                    out.extend(row.iter().enumerate().map(|(i, v)| {
+                        let v = ((f64::from(*v) - mean) * scale) as f32;
+                        v * data("gamma").map_or(1.0, |g| g[i]) + data("beta").map_or(0.0, |b| b[i])
+                    }));
+                }
+                out
+            }
+            Op::Attention { heads, scale, causal } => {
+                let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
+                attention(x, k, v, c, *heads, *scale, *causal, data("mask"))
+            }
+            Op::Unary { activation } => x.iter().map(|v| activate(*v, *activation)).collect(),
+            Op::Affine { scale, offset } => x.iter().map(|v| v * scale + offset).collect(),
+            Op::Binary { kind } => {
+                let b = &second.data;
+                x.iter().enumerate().map(|(i, v)| binary(*kind, *v, b[i % b.len()])).collect()
+            }
+            Op::Concat => beside(first, Some(second)).data,
+            Op::Upsample { size } => enlarge(x, [first.shape[0], first.shape[1], c], *size),
+            Op::Embed => {
+                let table = data("table").unwrap_or(&[]);
+                let mut out = look_up(node, x, table, table.len() / c_of(&shape))?;
+                if let Some(positions) = data("positions") {
+                    out.iter_mut().zip(positions).for_each(|(o, p)| *o += p);
+                }
+                out
+            }
+            Op::Gather => look_up(node, &second.data, x, first.shape[0])?,
+            Op::TimestepEmbedding { cos_first } => {
+                let angles: Vec<f32> = second.data.iter().map(|f| x[0] * f).collect();
+                let sin = angles.iter().map(|a| a.sin());
+                let cos = angles.iter().map(|a| a.cos());
+                if *cos_first { cos.chain(sin).collect() } else { sin.chain(cos).collect() }
+            }
+            Op::Softmax => {
+                let mut out = x.to_vec();
+                out.chunks_exact_mut(c).for_each(softmax);
+                out
+            }
+            Op::Copy { shape, strides, offset } => {
+                View { shape: shape.clone(), strides: strides.clone(), offset: *offset }.gather(x)
+            }
+            Op::SourceConv { stride, pad } => {
+                let [c, h, w] = [first.shape[1], first.shape[2], first.shape[3]];
+                let moved = View::dense(&[c, h, w]).transpose(&[1, 2, 0]).gather(x);
+                let weight = get("weight").unwrap_or(&empty);
+                let mut out = conv(&moved, [h, w, c], weight, *stride, *pad, [shape[2], shape[3]]);
+                finish(&mut out, shape[1], data("bias"), None, Activation::None, None);
+                View::dense(&[shape[2], shape[3], shape[1]]).transpose(&[2, 0, 1]).gather(&out)
+            }
+            Op::Einsum { equation } => einsum(equation, first, second),
+            Op::SourceBinary { kind } => {
+                let mut a = View::dense(&first.shape).expand(&shape).gather(x);
+                let b = View::dense(&second.shape).expand(&shape).gather(&second.data);
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = binary(*kind, *a, b));
+                a
+            }
+            Op::SourceUnary { kind } => x.iter().map(|v| unary(*kind, *v)).collect(),
+            Op::Reduce { kind, axes } => reduce(first, *kind, axes, &shape),
+            Op::RmsNorm { axis, eps } => along(first, *axis, |row| {
+                let square = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
+                let scale = (1.0 / (square + f64::from(*eps)).sqrt()) as f32;
+                row.iter_mut().for_each(|v| *v *= scale);
+            }),
+            Op::SourceSoftmax { axis } => along(first, *axis, softmax),
+            Op::Reshape { .. } => x.to_vec(),
+            Op::Transpose { perm } => View::dense(&first.shape).transpose(perm).gather(x),
+            Op::Slice { axis, start, end } => View::dense(&first.shape).slice(*axis, *start, *end).gather(x),
+            Op::Expand { shape } => View::dense(&first.shape).expand(shape).gather(x),
+            Op::SourceConcat { axis } => {
+                let inner: usize = shape[axis + 1..].iter().product();
+                let outer: usize = shape[..*axis].iter().product();
+                let parts = || operands.iter().flatten().map(|t| (&t.data, t.shape[*axis] * inner));
+                (0..outer).flat_map(|o| parts().flat_map(move |(d, n)| d[o * n..(o + 1) * n].iter().copied())).collect()
+            }
+            Op::SourceUpsample { scale } => {
+                let [c, h, w] = [first.shape[1], first.shape[2], first.shape[3]];
+                let mut out = Vec::with_capacity(c * shape[2] * shape[3]);
+                for plane in x.chunks_exact(h * w) {
+                    out.extend(enlarge(plane, [h, w, 1], [h * scale[0], w * scale[1]]));
+                }
+                out
+            }
+        };
+        Ok(Tensor { shape, data })
+    }
+}
+
+fn c_of(shape: &[usize]) -> usize {
+    rows(shape).1
+}
+
+fn look_up(node: &Node, ids: &[f32], table: &[f32], len: usize) -> Result<Vec<f32>, InterpretError> {
+    let width = table.len() / len;
+    let mut out = Vec::with_capacity(ids.len() * width);
+    for id in ids {
+        if *id < 0.0 || *id >= len as f32 {
+            return Err(InterpretError::Row { node: node.name.clone(), row: *id, len });
+        }
+        out.extend_from_slice(&table[*id as usize * width..][..width]);
+    }
+    Ok(out)
+}
+
+/// The columns of two tensors side by side.
+fn beside(x: &Tensor, x2: Option<&Tensor>) -> Tensor {
+    let Some(x2) = x2 else { return x.clone() };
+    let (c, c2) = (c_of(&x.shape), c_of(&x2.shape));
+    let pairs = x.data.chunks_exact(c).zip(x2.data.chunks_exact(c2));
+    let data = pairs.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
+    let mut shape = x.shape.clone();
+    if let Some(last) = shape.last_mut() {
+        *last = c + c2;
+    }
+    Tensor { shape, data }
+}
+
+/// Rows of `k` times the transpose of `weight [n, k]`.
+fn matmul_nt(x: &[f32], weight: &[f32], n: usize, k: usize) -> Vec<f32> {
+    let turned = View::dense(&[n, k]).transpose(&[1, 0]).gather(weight);
+    let mut out = vec![0.0; x.len() / k * n];
+    for (row, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(n)) {
+        for (x, weight) in row.iter().zip(turned.chunks_exact(n)) {
+            out.iter_mut().zip(weight).for_each(|(o, w)| *o += x * w);
+        }
+    }
+    out
+}
+
+/// A convolution of `[h, w, c]` as a product: `[h, w, o]`.
+fn conv(x: &[f32], [h, w, c]: [usize; 3], weight: &Tensor, stride: usize, pad: [usize; 4], out: [usize; 2]) -> Vec<f32> {
+    let [o, kh, kw] = [weight.shape[0], weight.shape[2], weight.shape[3]];
+    // [o, c, kh, kw] -> [o, kh, kw, c]
+    let weight = View::dense(&weight.shape).transpose(&[0, 2, 3, 1]).gather(&weight.data);
+    let mut columns = vec![0.0; out[1] * kh * kw * c];
+    let mut result = Vec::with_capacity(out[0] * out[1] * o);
+    for i in 0..out[0] {
+        columns.fill(0.0);
+        for (j, u, v) in (0..out[1]).flat_map(|j| (0..kh * kw).map(move |t| (j, t / kw, t % kw))) {
+            let (row, column) = ((i * stride + u).wrapping_sub(pad[0]), (j * stride + v).wrapping_sub(pad[1]));
+            if row < h && column < w {
+                let to = ((j * kh + u) * kw + v) * c;
+                columns[to..to + c].copy_from_slice(&x[(row * w + column) * c..][..c]);
+            }
+        }
+        result.extend(matmul_nt(&columns, &weight, o, kh * kw * c));
+    }
+    result
+}
+
+/// What follows a product, in the order of the programs.
+fn finish(
+    out: &mut [f32],
+    n: usize,
+    bias: Option<&[f32]>,
+    shift: Option<&[f32]>,
+    activation: Activation,
+    residual: Option<&[f32]>,
+) {
+    for (i, v) in out.iter_mut().enumerate() {
+        let column = i % n;
+        *v += bias.map_or(0.0, |b| b[column]);
+        *v += shift.map_or(0.0, |s| s[column]);
+        *v = activate(*v, activation);
+        if let Some(residual) = residual {
+            *v += residual[i];
+        }
+    }
+}
+
+/// Nearest neighbour, source index `floor(i * in / out)`.
+fn enlarge(x: &[f32], [h, w, c]: [usize; 3], size: [usize; 2]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(size[0] * size[1] * c);
+    for (i, j) in (0..size[0]).flat_map(|i| (0..size[1]).map(move |j| (i, j))) {
+        let pixel = (i * h / size[0]) * w + j * w / size[1];
+        out.extend_from_slice(&x[pixel * c..][..c]);
+    }
+    out
+}
+
+fn moments(values: impl Iterator<Item = f32> + Clone, n: usize) -> (f64, f64) {
+    let mean = values.clone().map(f64::from).sum::<f64>() / n as f64;
+    (mean, values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64)
+}
+
+fn group_norm(
+    x: &[f32],
+    (n, c): (usize, usize),
+    groups: usize,
+    eps: f32,
+    gamma: Option<&[f32]>,
+    beta: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    let width = c / groups;
+    for group in 0..groups {
+        let channels = group * width..(group + 1) * width;
+        let values = (0..n).flat_map(|r| x[r * c..][channels.clone()].iter().copied());
+        let (mean, variance) = moments(values, n * width);
+        let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+        for (r, i) in (0..n).flat_map(|r| channels.clone().map(move |i| (r, i))) {
+            let v = ((f64::from(x[r * c + i]) - mean) * scale) as f32;
+            let v = v * gamma.map_or(1.0, |g| g[i]) + beta.map_or(0.0, |b| b[i]);
+            out[r * c + i] = activate(v, activation);
+        }
+    }
+    out
+}
+
+#[allow(clippy::too_many_arguments)]
+fn attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    c: usize,
+    heads: usize,
+    scale: f32,
+    causal: bool,
+    mask: Option<&[f32]>,
+) -> Vec<f32> {
+    let d = c / heads;
+    let kv_rows = k.len() / c;
+    let mut out = vec![0.0; q.len()];
+    for (i, h) in (0..q.len() / c).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+        let q = &q[i * c + h * d..][..d];
+        let seen = if causal { i + 1 } else { kv_rows };
+        let mut scores: Vec<f32> = (0..seen)
+            .map(|j| {
+                let dot: f32 = q.iter().zip(&k[j * c + h * d..][..d]).map(|(q, k)| q * k).sum();
+                dot * scale + mask.map_or(0.0, |m| m[i * kv_rows + j])
+            })
+            .collect();
+        softmax(&mut scores);
+        let out = &mut out[i * c + h * d..][..d];
+        for (j, p) in scores.iter().enumerate() {
+            out.iter_mut().zip(&v[j * c + h * d..][..d]).for_each(|(o, v)| *o += p * v);
+        }
+    }
+    out
+}
+
+fn softmax(row: &mut [f32]) {
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|v| *v = (*v - most).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|v| *v /= sum);
+}
+
+/// Applies `f` to each line of `x` along an axis.
+fn along(x: &Tensor, axis: usize, f: impl Fn(&mut [f32])) -> Vec<f32> {
+    let (size, inner) = (x.shape[axis], x.shape[axis + 1..].iter().product::<usize>());
+    let mut out = x.data.clone();
+    let mut line = vec![0.0; size];
+    for (o, i) in (0..x.data.len() / (size * inner)).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+        let at = |j: usize| (o * size + j) * inner + i;
+        (0..size).for_each(|j| line[j] = x.data[at(j)]);
+        f(&mut line);
+        (0..size).for_each(|j| out[at(j)] = line[j]);
+    }
+    out
+}
+
+fn reduce(x: &Tensor, kind: ReduceKind, axes: &[usize], shape: &[usize]) -> Vec<f32> {
+    let mut sums = vec![0.0f64; shape.iter().product()];
+    let into = View::dense(shape).expand(&x.shape);
+    let mut next = x.data.iter();
+    into.for_each(|i| {
+        let v = f64::from(*next.next().unwrap_or(&0.0));
+        sums[i] += if kind == ReduceKind::MeanOfSquares { v * v } else { v };
+    });
+    let n: usize = axes.iter().map(|a| x.shape[*a]).product();
+    let divisor = if kind == ReduceKind::Sum { 1.0 } else { n as f64 };
+    sums.iter().map(|s| (s / divisor) as f32).collect()
+}
+
+fn einsum(text: &str, a: &Tensor, b: &Tensor) -> Vec<f32> {
+    let Some([la, lb, lo]) = verify::equation(text) else { return Vec::new() };
+    let size = |l: &char| {
+        let find = |letters: &[char], t: &Tensor| letters.iter().position(|x| x == l).map(|i| t.shape[i]);
+        find(&la, a).or(find(&lb, b)).unwrap_or(1)
+    };
+    // Loops over the output's letters, then over the summed ones.
+    let summed: Vec<char> = la.iter().chain(&lb).filter(|l| !lo.contains(l)).copied().collect();
+    let mut summed = summed;
+    summed.sort_unstable();
+    summed.dedup();
+    let letters: Vec<char> = lo.iter().copied().chain(summed.iter().copied()).collect();
+    let shape: Vec<usize> = letters.iter().map(size).collect();
+    let view = |own: &[char], t: &Tensor| {
+        let dense = View::dense(&t.shape);
+        let strides = letters.iter().map(|l| own.iter().position(|o| o == l).map_or(0, |i| dense.strides[i])).collect();
+        View { shape: shape.clone(), strides, offset: 0 }
+    };
+    let inner: usize = summed.iter().map(size).product();
+    let (xs, ys) = (view(&la, a).gather(&a.data), view(&lb, b).gather(&b.data));
+    let dot = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32;
+    xs.chunks_exact(inner).zip(ys.chunks_exact(inner)).map(dot).collect()
+}
+
+fn binary(kind: BinaryKind, a: f32, b: f32) -> f32 {
+    match kind {
+        BinaryKind::Add => a + b,
+        BinaryKind::Sub => a - b,
+        BinaryKind::Mul => a * b,
+        BinaryKind::Div => a / b,
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn gelu(x: f32) -> f32 {
+    let x = f64::from(x);
+    (x * 0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
+}
+
+fn activate(x: f32, activation: Activation) -> f32 {
+    match activation {
+        Activation::None | Activation::Geglu => x,
+        Activation::Silu => x * sigmoid(x),
+        Activation::Gelu => gelu(x),
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+    }
+}
+
+fn unary(kind: UnaryKind, x: f32) -> f32 {
+    match kind {
+        UnaryKind::Sigmoid => sigmoid(x),
+        UnaryKind::Erf => erf(f64::from(x)) as f32,
+        UnaryKind::Sin => x.sin(),
+        UnaryKind::Cos => x.cos(),
+        UnaryKind::Exp => x.exp(),
+        UnaryKind::Sqrt => x.sqrt(),
+        UnaryKind::Rsqrt => 1.0 / x.sqrt(),
+        UnaryKind::Recip => 1.0 / x,
+        UnaryKind::Neg => -x,
+        UnaryKind::Square => x * x,
+        UnaryKind::Cast => x,
+    }
+}
+
+/// The error function: its Taylor series near zero, its continued fraction elsewhere; good to 1e-12.
+fn erf(x: f64) -> f64 {
+    let a = x.abs();
+    if a < 2.5 {
+        let (mut sum, mut term) = (a, a);
+        for n in 1..60 {
+            let n = f64::from(n);
+            term *= -a * a / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        return x.signum() * sum * std::f64::consts::FRAC_2_SQRT_PI;
+    }
+    let fraction = (1..60).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (a + f));
+    x.signum() * (1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / (a + fraction))
+}

@@ -1,0 +1,55 @@
+//! Portable bodies compiled again under each instruction set's features, and the few functions written for one.
+
+use crate::{F16, Isa, Kernels, job::Body};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+/// Runs a task with the kernels that `body` was built for.
+///
+/// # Safety
+/// As [`Job::run`](crate::Job::run).
+#[inline(always)]
+pub unsafe fn run<B: Body>(body: &B, phase: usize, task: usize, scratch: &mut [u8]) {
+    let kernels: Kernels = body.kernels();
+    // SAFETY: the tasks by the caller's promise; the features because a `Kernels` exists only where they do.
+    unsafe {
+        match kernels.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::run(body, phase, task, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512vnni::run(body, phase, task, scratch),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::run(body, phase, task, scratch),
+            _ => body.scalar(phase, task, scratch),
+        }
+    }
+}
+
+/// Halves to `f32`, of equal lengths.
+#[inline(always)]
+pub fn f16_to_f32(kernels: Kernels, from: &[F16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
+        Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
+        _ => from.iter().zip(to).for_each(|(from, to)| *to = from.to_f32()),
+    }
+}
+
+/// `f32` to halves, of equal lengths.
+#[inline(always)]
+pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
+    assert_eq!(from.len(), to.len());
+    match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
+        Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
+        _ => from.iter().zip(to).for_each(|(from, to)| *to = F16::from_f32(*from)),
+    }
+}

@@ -1,0 +1,136 @@
+//! Two operands, element by element.
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::{Add, Div, Mul, Sub};
+
+use crate::{ArgumentError, Element, Kernels, Source, error::Check, job::Body, output::Output};
+
+/// Elements of a task, about.
+const TASK_ELEMENTS: usize = 8 << 10;
+
+/// The operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryKind {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`
+    Div,
+}
+
+/// The shape of the second operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Broadcast {
+    /// `[rows, cols]`
+    Same,
+    /// `[cols]`
+    Row,
+    /// `[1]`
+    Scalar,
+}
+
+/// Attributes of [`Binary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BinaryParams {
+    /// Rows of `a` and `out`.
+    pub rows: usize,
+    /// Columns of `a` and `out`.
+    pub cols: usize,
+    /// The operation.
+    pub kind: BinaryKind,
+    /// The shape of `b`.
+    pub broadcast: Broadcast,
+}
+
+/// `a` and `b`, element by element, computed in `f32` and rounded once to the storage type.
+pub struct Binary<'a, T> {
+    kernels: Kernels,
+    params: BinaryParams,
+    a: Source<'a, T>,
+    b: &'a [T],
+    out: Output<'a, T>,
+}
+
+impl<'a, T: Element> Binary<'a, T> {
+    /// `a` and `out` are `[rows, cols]`; `b` as `broadcast` says.
+    pub fn new(
+        kernels: Kernels,
+        params: BinaryParams,
+        a: Source<'a, T>,
+        b: &'a [T],
+        out: &'a mut [T],
+    ) -> Result<Self, ArgumentError> {
+        let check = Check("Binary");
+        let len = check.size("cols", &[params.rows, params.cols])?;
+        check.source("a", &a, len)?;
+        check.len("out", out.len(), len)?;
+        let b_len = match params.broadcast {
+            Broadcast::Same => len,
+            Broadcast::Row => params.cols,
+            Broadcast::Scalar => 1,
+        };
+        check.len("b", b.len(), b_len)?;
+        Ok(Self { kernels, params, a, b, out: Output::new(out) })
+    }
+
+    fn rows_per_task(&self) -> usize {
+        (TASK_ELEMENTS / self.params.cols.max(1)).max(1)
+    }
+
+    #[inline(always)]
+    unsafe fn apply(&self, task: usize, f: impl Fn(f32, f32) -> f32 + Copy) {
+        let cols = self.params.cols;
+        let rows = task * self.rows_per_task()..self.params.rows.min((task + 1) * self.rows_per_task());
+        for row in rows {
+            let at = row * cols..(row + 1) * cols;
+            // SAFETY: this task alone has this row.
+            let out = unsafe { self.out.slice_mut(at.clone()) };
+            if let Source::Other(a) = self.a {
+                out.copy_from_slice(&a[at.clone()]);
+            }
+            match self.params.broadcast {
+                Broadcast::Scalar => {
+                    let b = self.b[0].load();
+                    out.iter_mut().for_each(|out| *out = T::store(f(out.load(), b)));
+                }
+                Broadcast::Row => zip(out, self.b, f),
+                Broadcast::Same => zip(out, &self.b[at], f),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn zip<T: Element>(out: &mut [T], b: &[T], f: impl Fn(f32, f32) -> f32) {
+    out.iter_mut().zip(b).for_each(|(out, b)| *out = T::store(f(out.load(), b.load())));
+}
+
+impl<T: Element> Body for Binary<'_, T> {
+    fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+    fn tasks(&self, _: usize) -> usize {
+        self.params.rows.div_ceil(self.rows_per_task())
+    }
+    unsafe fn scalar(&self, phase: usize, task: usize, scratch: &mut [u8]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.portable(self.kernels, phase, task, scratch) }
+    }
+    #[inline(always)]
+    unsafe fn portable(&self, _: Kernels, _: usize, task: usize, _: &mut [u8]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.params.kind {
+                BinaryKind::Add => self.apply(task, f32::add),
+                BinaryKind::Sub => self.apply(task, f32::sub),
+                BinaryKind::Mul => self.apply(task, f32::mul),
+                BinaryKind::Div => self.apply(task, f32::div),
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Matrix products: [`Linear`] and [`Conv2d`] are one driver over two ways to find the left matrix's rows.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+mod conv2d;
+mod linear;
+mod portable;
+mod scalar;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tile;
+
+pub use conv2d::{Conv2d, Conv2dOperands, Conv2dParams};
+pub use linear::{Linear, LinearOperands, LinearParams};
+
+use crate::{Activation, ArgumentError, Element, Kernels, PANEL, Residual, error::Check, output::Output, scratch};
+
+/// Rows of the left matrix: of the operand itself, or of the picture's unfolding that is never made.
+pub(crate) trait Rows: Sync {
+    /// One element.
+    fn load(&self, row: usize, k: usize) -> f32;
+    /// The elements `k ..` of a row, as many as `to` holds.
+    fn gather(&self, kernels: Kernels, row: usize, k: usize, to: &mut [f32]);
+}
+
+/// `[rows, k]` times panels, and what follows it.
+pub(crate) struct Gemm<'a, T, W, R> {
+    kernels: Kernels,
+    left: R,
+    rows: usize,
+    k: usize,
+    n: usize,
+    weight: &'a [W],
+    bias: Option<&'a [f32]>,
+    shift: Option<&'a [T]>,
+    activation: Activation,
+    residual: Residual<'a, T>,
+    out: Output<'a, T>,
+    split: Split,
+}
+
+/// The operands that the two operators share.
+pub(crate) struct Common<'a, T, W> {
+    pub weight: &'a [W],
+    pub bias: Option<&'a [f32]>,
+    pub shift: Option<&'a [T]>,
+    pub activation: Activation,
+    pub residual: Residual<'a, T>,
+    pub out: &'a mut [T],
+}
+
+impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
+    fn new(
+        kernels: Kernels,
+        check: Check,
+        left: R,
+        (rows, k, n): (usize, usize, usize),
+        common: Common<'a, T, W>,
+    ) -> Result<Self, ArgumentError> {
+        let Common { weight, bias, shift, activation, residual, out } = common;
+        check.that("rows", rows > 0)?;
+        check.that("k", k > 0)?;
+        check.that("n", n > 0 && n <= isize::MAX as usize / 64)?;
+        let halves = if activation == Activation::Geglu { 2 } else { 1 };
+        let panels = halves * n.div_ceil(PANEL);
+        check.len("weight", weight.len(), check.size("n", &[panels, PANEL, k])?)?;
+        check.optional("bias", bias, halves * n)?;
+        check.optional("shift", shift, n)?;
+        check.that("shift", shift.is_none() || halves == 1)?;
+        let len = check.size("rows", &[rows, n])?;
+        check.len("out", out.len(), len)?;
+        if let Residual::Other(residual) = residual {
+            check.len("residual", residual.len(), len)?;
+        }
+        let split = Split::of(rows, panels);
+        let out = Output::new(out);
+        Ok(Self { kernels, left, rows, k, n, weight, bias, shift, activation, residual, out, split })
+    }
+
+    fn tasks(&self) -> usize {
+        self.split.tasks(self.rows, self.panels())
+    }
+
+    /// Weight panels; those of a GEGLU's values and gates alternate.
+    fn panels(&self) -> usize {
+        self.weight.len() / (PANEL * self.k)
+    }
+
+    fn panel(&self, index: usize) -> &'a [W] {
+        &self.weight[index * PANEL * self.k..][..PANEL * self.k]
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes(self.rows, self.k, self.panels() * PANEL)
+    }
+}
+
+/// Rows of the largest block; a multiple of every instruction set's tile.
+const BLOCK_ROWS: usize = 96;
+/// Panels of the largest group.
+const GROUP_PANELS: usize = 16;
+/// Steps of k that are gathered at a time.
+pub(crate) const BLOCK_K: usize = 256;
+/// The most panels of a tile.
+const TILE_PANELS: usize = 2;
+/// As many tasks as keep a few threads evenly busy.
+const ENOUGH_TASKS: usize = 16;
+
+/// How a product falls into tasks: each a block of rows times a group of panels.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    rows: usize,
+    panels: usize,
+}
+
+impl Split {
+    fn of(rows: usize, panels: usize) -> Self {
+        let mut split = Self { rows: BLOCK_ROWS, panels: GROUP_PANELS };
+        while split.tasks(rows, panels) < ENOUGH_TASKS {
+            if split.panels > 4 {
+                split.panels /= 2;
+            } else if split.rows > 24 {
+                split.rows /= 2;
+            } else if split.panels > 2 {
+                split.panels /= 2;
+            } else {
+                break;
+            }
+        }
+        split
+    }
+
+    fn tasks(self, rows: usize, panels: usize) -> usize {
+        rows.div_ceil(self.rows) * panels.div_ceil(self.panels)
+    }
+
+    /// The rows and the panels of a task. Neighbouring tasks share panels.
+    #[inline(always)]
+    fn task(self, rows: usize, panels: usize, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let blocks = rows.div_ceil(self.rows);
+        let (row, panel) = (task % blocks * self.rows, task / blocks * self.panels);
+        (row..rows.min(row + self.rows), panel..panels.min(panel + self.panels))
+    }
+}
+
+/// Bytes of scratch that each thread needs for `rows` by `k` by `n` (a GEGLU's `n` counting values and gates), whatever
+/// the instruction set.
+pub const fn scratch_bytes(rows: usize, k: usize, n: usize) -> usize {
+    let rows = if rows < BLOCK_ROWS { rows.next_multiple_of(24) } else { BLOCK_ROWS };
+    let panels = n.div_ceil(PANEL).next_multiple_of(2);
+    let panels = if panels < GROUP_PANELS { panels } else { GROUP_PANELS };
+    let k = if k < BLOCK_K { k } else { BLOCK_K };
+    scratch::bytes(&[rows * BLOCK_K, TILE_PANELS * k * PANEL, rows * panels * PANEL])
+}
+

@@ -1,0 +1,27 @@
+use super::*;
+use crate::{registry::Random, run_alone};
+
+#[test]
+fn normalization_is_accurate_also_far_from_zero() {
+    let (rows, c) = (3, 333);
+    for offset in [0.0f32, 50.0] {
+        let mut r = Random::new(1);
+        let x: Vec<f32> = (0..rows * c).map(|_| r.plain() + offset).collect();
+        let (gamma, beta): (Vec<f32>, Vec<f32>) = (0..c).map(|_| (r.plain(), r.plain())).unzip();
+        for kernels in Kernels::all() {
+            let mut out = vec![0.0; rows * c];
+            let params = LayerNormParams { rows, c, eps: 1e-5 };
+            let mut job = LayerNorm::new(kernels, params, &x, Some(&gamma), Some(&beta), &mut out).unwrap();
+            let scratch = Body::scratch_bytes(&job);
+            run_alone(&mut job, &mut vec![0; scratch]);
+            for (x, out) in x.chunks(c).zip(out.chunks(c)) {
+                let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / c as f64;
+                let var = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / c as f64;
+                for (i, (x, out)) in x.iter().zip(out).enumerate() {
+                    let y = (f64::from(*x) - mean) / (var + 1e-5).sqrt() * f64::from(gamma[i]) + f64::from(beta[i]);
+                    assert!((f64::from(*out) - y).abs() < 1e-5, "{kernels:?} offset {offset}");
+                }
+            }
+        }
+    }
+}

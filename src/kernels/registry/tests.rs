@@ -1,0 +1,52 @@
+use super::*;
+
+/// Problems of each row.
+const PROBLEMS: u64 = 60;
+
+#[test]
+fn every_kernel_gives_the_bits_of_the_scalar_reference() {
+    let scalar = Kernels::new(Isa::Scalar).unwrap();
+    let fast: Vec<Kernels> = Kernels::all().filter(|kernels| kernels.isa() != Isa::Scalar).collect();
+    for row in TABLE {
+        for seed in 0..PROBLEMS {
+            let mut problem = row.problem(&mut Random::new(seed), Size::Awkward);
+            problem.run(scalar, 1);
+            let expected = problem.bits();
+            for kernels in &fast {
+                problem.reset();
+                problem.run(*kernels, 1);
+                let found = problem.bits();
+                if let Some(at) = (0..expected.len()).find(|i| expected[*i] != found[*i]) {
+                    let [e, f] = [expected[at], found[at]].map(f32::from_bits);
+                    panic!("{}, seed {seed}: element {at} is {f:e}, not {e:e}", Kernel { row, kernels: *kernels });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for kernel in kernels().filter(|kernel| kernel.kernels.isa() != Isa::Scalar) {
+        for seed in 100..110 {
+            let mut problem = kernel.row.problem(&mut Random::new(seed), Size::Awkward);
+            problem.run(kernel.kernels, 1);
+            let expected = problem.bits();
+            for threads in [2, 3] {
+                problem.reset();
+                problem.run(kernel.kernels, threads);
+                assert_eq!(problem.bits(), expected, "{kernel} with {threads} threads, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<String> = kernels().map(|kernel| kernel.to_string()).collect();
+    assert!(names.contains(&"linear-f32-scalar".to_string()), "{names:?}");
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

@@ -1,0 +1,370 @@
+//! What an operator's attributes and operands must satisfy.
+//!
+//! [`Op::requirement`] is the table of sizes; the compiler fills operands by it and [`Op::check`] holds them against it.
+
+use crate::op::{ACTIVATION_TYPES, Activation, Broadcast, NORM_BLOCK, Op, OpError, PANEL, Role};
+use crate::{DType, Operand, Space};
+
+/// The type of a slot's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// The type of the step's output: `f32` or `f16`.
+    Activation,
+    /// `f32`, whatever the activations are.
+    F32,
+    /// `i32`.
+    I32,
+}
+
+impl Holds {
+    /// The type, where activations are of type `activation`.
+    pub fn dtype(self, activation: DType) -> DType {
+        match self {
+            Holds::Activation => activation,
+            Holds::F32 => DType::F32,
+            Holds::I32 => DType::I32,
+        }
+    }
+}
+
+/// What must stand in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Number of elements.
+    pub elements: u64,
+    /// Whether there may be more of them.
+    pub at_least: bool,
+    /// Their type.
+    pub holds: Holds,
+    /// Whether the slot may be empty.
+    pub optional: bool,
+    /// The only space in which it may lie; either, if `None`.
+    pub space: Option<Space>,
+}
+
+impl Requirement {
+    const fn new(elements: u64, holds: Holds) -> Self {
+        Requirement { elements, at_least: false, holds, optional: false, space: None }
+    }
+
+    const fn optional(self) -> Self {
+        Requirement { optional: true, ..self }
+    }
+
+    const fn within(self, space: Space) -> Self {
+        Requirement { space: Some(space), ..self }
+    }
+
+    /// Size in bytes, where activations are of type `activation`.
+    pub fn bytes(&self, activation: DType) -> Option<u64> {
+        self.elements.checked_mul(self.holds.dtype(activation).size() as u64)
+    }
+}
+
+fn product<const N: usize>(factors: [u32; N]) -> Option<u64> {
+    factors.iter().try_fold(1u64, |product, f| product.checked_mul(u64::from(*f)))
+}
+
+/// An operand of the step's activation type.
+fn activation<const N: usize>(shape: [u32; N]) -> Option<Requirement> {
+    Some(Requirement::new(product(shape)?, Holds::Activation))
+}
+
+/// A parameter of type `f32`.
+fn parameter(elements: u64) -> Option<Requirement> {
+    Some(Requirement::new(elements, Holds::F32).within(Space::Weights))
+}
+
+/// A matrix in panels: `n` columns (twice as many with [`Activation::Geglu`]), `k` rows.
+fn panels(n: u32, k: u64, activation: Activation) -> Option<Requirement> {
+    let panels = u64::from(n).div_ceil(PANEL as u64) * if activation == Activation::Geglu { 2 } else { 1 };
+    let elements = panels.checked_mul(PANEL as u64)?.checked_mul(k)?;
+    Some(Requirement::new(elements, Holds::Activation).within(Space::Weights))
+}
+
+/// Rows of `columns` elements that begin every `stride` elements.
+fn strided(rows: u32, stride: u32, columns: u64) -> Option<Requirement> {
+    let elements = u64::from(rows).checked_sub(1)?.checked_mul(u64::from(stride))?.checked_add(columns)?;
+    Some(Requirement::new(elements, Holds::Activation))
+}
+
+impl Op {
+    /// What must stand in the slot of that name; `None` if it must be empty. An error if no buffer could be that large,
+    /// or if the operator has no such slot.
+    pub fn requirement(&self, slot: &'static str) -> Result<Option<Requirement>, OpError> {
+        let optional = |requirement: Option<Requirement>| requirement.map(Requirement::optional);
+        let arena = |requirement: Option<Requirement>| requirement.map(|r| r.within(Space::Arena));
+        let required = match self {
+            Op::Conv2d(op) => match slot {
+                "x" => activation([op.in_h, op.in_w, op.in_c]),
+                "weight" => {
+                    product([op.kernel_h, op.kernel_w, op.in_c]).and_then(|k| panels(op.out_c, k, op.activation))
+                }
+                "scale" | "sums" => return Ok(None),
+                "bias" => optional(parameter(op.out_c.into())),
+                "shift" => optional(arena(activation([op.out_c]))),
+                "residual" => optional(activation([op.out_h, op.out_w, op.out_c])),
+                "out" => activation([op.out_h, op.out_w, op.out_c]),
+                _ => None,
+            },
+            Op::Linear(op) => match slot {
+                "x" => activation([op.rows, op.k]),
+                "x2" if op.k2 == 0 => return Ok(None),
+                "x2" => activation([op.rows, op.k2]),
+                "weight" => panels(op.n, u64::from(op.k) + u64::from(op.k2), op.activation),
+                "scale" | "sums" => return Ok(None),
+                "bias" => optional(parameter(u64::from(op.n) * if op.activation == Activation::Geglu { 2 } else { 1 })),
+                "shift" if op.activation == Activation::Geglu => return Ok(None),
+                "shift" => optional(arena(activation([op.n]))),
+                "residual" => optional(activation([op.rows, op.n])),
+                "out" => activation([op.rows, op.n]),
+                _ => None,
+            },
+            Op::GroupNorm(op) => {
+                let channels = u64::from(op.c) + u64::from(op.c2);
+                let rows = u64::from(op.rows);
+                match slot {
+                    "x" => activation([op.rows, op.c]),
+                    "x2" if op.c2 == 0 => return Ok(None),
+                    "x2" => activation([op.rows, op.c2]),
+                    "gamma" | "beta" => optional(parameter(channels)),
+                    "stats" => (rows.div_ceil(NORM_BLOCK as u64) + 1)
+                        .checked_mul(channels)
+                        .and_then(|n| n.checked_mul(2))
+                        .map(|n| Requirement::new(n, Holds::F32)),
+                    "out" => rows.checked_mul(channels).map(|n| Requirement::new(n, Holds::Activation)),
+                    _ => None,
+                }
+            }
+            Op::LayerNorm(op) => match slot {
+                "x" | "out" => activation([op.rows, op.c]),
+                "gamma" | "beta" => optional(parameter(op.c.into())),
+                _ => None,
+            },
+            Op::Attention(op) => {
+                let columns = u64::from(op.heads) * u64::from(op.head_dim);
+                match slot {
+                    "q" => strided(op.q_rows, op.q_stride, columns),
+                    "k" => strided(op.kv_rows, op.k_stride, columns),
+                    "v" => strided(op.kv_rows, op.v_stride, columns),
+                    "mask" => optional(product([op.q_rows, op.kv_rows]).map(|n| Requirement::new(n, Holds::F32))),
+                    "out" => activation([op.q_rows, op.heads, op.head_dim]),
+                    _ => None,
+                }
+            }
+            Op::Unary(op) => match slot {
+                "x" | "out" => activation([op.len]),
+                _ => None,
+            },
+            Op::Affine(op) => match slot {
+                "x" | "out" => activation([op.len]),
+                _ => None,
+            },
+            Op::Binary(op) => match (slot, op.broadcast) {
+                ("a" | "out", _) | ("b", Broadcast::Same) => activation([op.rows, op.cols]),
+                ("b", Broadcast::Row) => activation([op.cols]),
+                ("b", Broadcast::Scalar) => activation([1]),
+                _ => None,
+            },
+            Op::Concat(op) => match slot {
+                "x" => activation([op.rows, op.c]),
+                "x2" => activation([op.rows, op.c2]),
+                "out" => u64::from(op.rows)
+                    .checked_mul(u64::from(op.c) + u64::from(op.c2))
+                    .map(|n| Requirement::new(n, Holds::Activation)),
+                _ => None,
+            },
+            Op::Upsample(op) => match slot {
+                "x" => activation([op.in_h, op.in_w, op.c]),
+                "out" => activation([op.out_h, op.out_w, op.c]),
+                _ => None,
+            },
+            Op::Embed(op) => match slot {
+                "ids" => Some(Requirement::new(op.rows.into(), Holds::I32)),
+                "table" => activation([op.vocab, op.dim]).map(|r| r.within(Space::Weights)),
+                "positions" => optional(activation([op.rows, op.dim]).map(|r| r.within(Space::Weights))),
+                "out" => activation([op.rows, op.dim]),
+                _ => None,
+            },
+            Op::TimestepEmbedding(op) => match slot {
+                "timestep" => Some(Requirement::new(1, Holds::F32)),
+                "frequencies" => parameter(op.half.into()),
+                "out" => activation([2, op.half]),
+                _ => None,
+            },
+            Op::Softmax(op) => match slot {
+                "x" | "out" => activation([op.rows, op.cols]),
+                _ => None,
+            },
+            Op::Copy(op) => match slot {
+                "x" => {
+                    let axes = [(op.d0, op.s0), (op.d1, op.s1), (op.d2, op.s2), (op.d3, op.s3)];
+                    axes.iter()
+                        .try_fold(u64::from(op.offset) + 1, |end, (d, s)| {
+                            u64::from(*d).checked_sub(1)?.checked_mul(u64::from(*s))?.checked_add(end)
+                        })
+                        .map(|end| Requirement { at_least: true, ..Requirement::new(end, Holds::Activation) })
+                }
+                "out" => activation([op.d0, op.d1, op.d2, op.d3]),
+                _ => None,
+            },
+        };
+        required.map(Some).ok_or(OpError::Size(slot))
+    }
+
+    /// The input slot whose buffer may be the output's own.
+    pub fn in_place_slot(&self) -> Option<&'static str> {
+        match self {
+            Op::Conv2d(_) | Op::Linear(_) => Some("residual"),
+            Op::Unary(_) | Op::Affine(_) | Op::Softmax(_) => Some("x"),
+            Op::Binary(_) => Some("a"),
+            _ => None,
+        }
+    }
+
+    /// Multiplications with an addition that the operator's matrix products take (saturated).
+    pub fn macs(&self) -> u64 {
+        let factors: [u32; 6] = match self {
+            Op::Conv2d(op) => [op.out_h, op.out_w, op.out_c, op.kernel_h, op.kernel_w, op.in_c],
+            Op::Linear(op) => {
+                let columns = if op.activation == Activation::Geglu { 2 } else { 1 };
+                [op.rows, op.n, op.k.saturating_add(op.k2), columns, 1, 1]
+            }
+            Op::Attention(op) => [op.q_rows, op.kv_rows, op.heads, op.head_dim, 2, 1],
+            _ => return 0,
+        };
+        factors.iter().fold(1u64, |product, f| product.saturating_mul(u64::from(*f)))
+    }
+
+    fn check_attributes(&self) -> Result<(), OpError> {
+        let nonzero = |fields: &[(&'static str, u32)]| match fields.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(OpError::Attribute(name)),
+            None => Ok(()),
+        };
+        let holds = |name, condition: bool| if condition { Ok(()) } else { Err(OpError::Attribute(name)) };
+        match self {
+            Op::Conv2d(op) => {
+                nonzero(&[("in_h", op.in_h), ("in_w", op.in_w), ("in_c", op.in_c)])?;
+                nonzero(&[("out_h", op.out_h), ("out_w", op.out_w), ("out_c", op.out_c)])?;
+                nonzero(&[("kernel_h", op.kernel_h), ("kernel_w", op.kernel_w), ("stride", op.stride)])?;
+                holds("up_h", op.up_h >= op.in_h)?;
+                holds("up_w", op.up_w >= op.in_w)?;
+                holds("pad_top", op.pad_top < op.kernel_h)?;
+                holds("pad_left", op.pad_left < op.kernel_w)?;
+                // The last output begins before the enlarged input ends.
+                let begins =
+                    |out: u32, pad: u32| (u64::from(out) - 1).checked_mul(op.stride.into()).map(|at| (at, pad));
+                let inside = |at: Option<(u64, u32)>, size: u32| {
+                    at.is_some_and(|(at, pad)| at < u64::from(size) + u64::from(pad))
+                };
+                holds("out_h", inside(begins(op.out_h, op.pad_top), op.up_h))?;
+                holds("out_w", inside(begins(op.out_w, op.pad_left), op.up_w))?;
+                holds("activation", op.activation != Activation::Geglu)
+            }
+            Op::Linear(op) => {
+                nonzero(&[("rows", op.rows), ("k", op.k), ("n", op.n)])?;
+                holds("k2", op.k.checked_add(op.k2).is_some())
+            }
+            Op::GroupNorm(op) => {
+                nonzero(&[("rows", op.rows), ("c", op.c), ("groups", op.groups)])?;
+                let channels = op.c.checked_add(op.c2);
+                holds("c2", channels.is_some())?;
+                holds("groups", channels.is_some_and(|channels| channels % op.groups == 0))?;
+                holds("eps", op.eps >= 0.0)?;
+                holds("activation", matches!(op.activation, Activation::None | Activation::Silu))
+            }
+            Op::LayerNorm(op) => {
+                nonzero(&[("rows", op.rows), ("c", op.c)])?;
+                holds("eps", op.eps >= 0.0)
+            }
+            Op::Attention(op) => {
+                nonzero(&[("q_rows", op.q_rows), ("kv_rows", op.kv_rows)])?;
+                nonzero(&[("heads", op.heads), ("head_dim", op.head_dim)])?;
+                let columns = op.heads.checked_mul(op.head_dim);
+                holds("head_dim", columns.is_some())?;
+                let columns = columns.unwrap_or(u32::MAX);
+                holds("q_stride", op.q_stride >= columns)?;
+                holds("k_stride", op.k_stride >= columns)?;
+                holds("v_stride", op.v_stride >= columns)
+            }
+            Op::Unary(op) => {
+                nonzero(&[("len", op.len)])?;
+                holds("activation", op.activation != Activation::Geglu)
+            }
+            Op::Affine(op) => nonzero(&[("len", op.len)]),
+            Op::Binary(op) => nonzero(&[("rows", op.rows), ("cols", op.cols)]),
+            Op::Concat(op) => nonzero(&[("rows", op.rows), ("c", op.c), ("c2", op.c2)]),
+            Op::Upsample(op) => {
+                nonzero(&[("in_h", op.in_h), ("in_w", op.in_w), ("c", op.c)])?;
+                holds("out_h", op.out_h >= op.in_h)?;
+                holds("out_w", op.out_w >= op.in_w)
+            }
+            Op::Embed(op) => {
+                nonzero(&[("rows", op.rows), ("dim", op.dim), ("vocab", op.vocab)])?;
+                holds("vocab", i32::try_from(op.vocab).is_ok())
+            }
+            Op::TimestepEmbedding(op) => nonzero(&[("half", op.half)]),
+            Op::Softmax(op) => nonzero(&[("rows", op.rows), ("cols", op.cols)]),
+            Op::Copy(op) => nonzero(&[("d0", op.d0), ("d1", op.d1), ("d2", op.d2), ("d3", op.d3)]),
+        }
+    }
+
+    /// Whether the attributes are within their ranges, and each operand is in a space, of a type and of a size that the
+    /// attributes allow; and whether what the step writes overlaps nothing else of the step's, but for the buffer of
+    /// [`Op::in_place_slot`] being exactly the output's.
+    pub fn check(&self, operands: &[Operand]) -> Result<(), OpError> {
+        let slots = self.slots();
+        let Some(out) = operands.last().filter(|_| operands.len() == slots.len()) else {
+            return Err(OpError::OperandCount);
+        };
+        self.check_attributes()?;
+        if !ACTIVATION_TYPES.contains(&out.dtype) {
+            return Err(OpError::Type("out"));
+        }
+        for (slot, operand) in slots.iter().zip(operands) {
+            let Some(required) = self.requirement(slot.name)? else {
+                if *operand == Operand::EMPTY { continue } else { return Err(OpError::Slot(slot.name)) }
+            };
+            if operand.is_empty() {
+                if required.optional && *operand == Operand::EMPTY {
+                    continue;
+                } else {
+                    return Err(OpError::Slot(slot.name));
+                }
+            }
+            let space = match slot.role {
+                Role::Output | Role::Scratch => Some(Space::Arena),
+                Role::Input | Role::Optional => required.space,
+            };
+            if space.is_some_and(|space| space != operand.space) {
+                return Err(OpError::Space(slot.name));
+            }
+            if operand.dtype != required.holds.dtype(out.dtype) {
+                return Err(OpError::Type(slot.name));
+            }
+            let bytes = required.bytes(out.dtype).ok_or(OpError::Size(slot.name))?;
+            let whole = operand.bytes.is_multiple_of(operand.dtype.size() as u64);
+            if operand.bytes < bytes || !whole || (operand.bytes != bytes && !required.at_least) {
+                return Err(OpError::Size(slot.name));
+            }
+        }
+        self.check_overlap(operands)
+    }
+
+    fn check_overlap(&self, operands: &[Operand]) -> Result<(), OpError> {
+        let slots = self.slots();
+        for (i, (written, operand)) in slots.iter().zip(operands).enumerate() {
+            if !matches!(written.role, Role::Output | Role::Scratch) {
+                continue;
+            }
+            for (j, (slot, other)) in slots.iter().zip(operands).enumerate() {
+                let in_place =
+                    written.role == Role::Output && self.in_place_slot() == Some(slot.name) && operand == other;
+                if i != j && operand.overlaps(other) && !in_place {
+                    return Err(OpError::Overlap(slot.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}

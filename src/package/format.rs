@@ -1,0 +1,88 @@
+//! The numbers of the file format.
+//!
+//! Header, [`HEADER_BYTES`]:
+//!
+//! | at | field |
+//! |---|---|
+//! | 0 | [`MAGIC`] |
+//! | 8 | u32 version |
+//! | 12 | u32 number of sections |
+//! | 16 | u64 length of the file |
+//! | 24 | u32 CRC-32C of the bytes before it and of the section table |
+//! | 28 | u32 zero |
+//!
+//! The section table follows, [`SECTION_BYTES`] each: u32 id, u32 flags (bit 0: a reader that does not know the section may
+//! skip it), u64 offset, u64 bytes, u32 CRC-32C (zero for the weights), u32 zero. Sections stand in the file in the
+//! table's order, at multiples of [`ALIGNMENT`] (the weights of [`WEIGHTS_ALIGNMENT`]), with fewer than
+//! [`WEIGHTS_ALIGNMENT`] zeros before each; the file ends with the last one.
+//!
+//! The programs section is a header of eight u32 (numbers of programs, ports, steps, operands, attribute words, bytes of
+//! names, zero, zero), then those tables in that order without gaps:
+//!
+//! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width; u64 arena bytes, bytes of scratch per thread; u32 first
+//!   port, inputs, outputs, first step, steps, zero. Programs are sorted by the first four fields, and no two have the
+//!   same.
+//! - port, [`PORT_BYTES`]: u32 name offset, name bytes, type, layout, rank, four sizes (1 past the rank), zero; u64
+//!   offset, bytes. A program's inputs stand before its outputs.
+//! - step, [`STEP_BYTES`]: u16 operator, attribute words, operands, zero; u32 first word, first operand, name offset, name
+//!   bytes.
+//! - operand, [`OPERAND_BYTES`]: u16 space, u16 type, u32 zero, u64 offset, u64 bytes. All zero for an empty slot.
+//! - attribute words, u32.
+//! - names: UTF-8, one after the other.
+//!
+//! Each record's part of the next tables begins where the previous record's ended, and the last ends with the table.
+//!
+//! The checksums section holds a u32 for each [`CHECKSUM_BLOCK`] of the weights, the last of which may be shorter.
+
+/// The first bytes of every package.
+pub const MAGIC: [u8; 8] = *b"KILNPKG\0";
+/// The version that this crate reads and writes.
+pub const VERSION: u32 = 1;
+/// Size of the header.
+pub const HEADER_BYTES: usize = 32;
+/// Size of a row of the section table.
+pub const SECTION_BYTES: usize = 32;
+/// The most sections a package may have.
+pub const MAX_SECTIONS: u32 = 64;
+/// What the offsets of sections and operands are multiples of.
+pub const ALIGNMENT: u64 = 64;
+/// What the weights' offset in the file is a multiple of.
+pub const WEIGHTS_ALIGNMENT: u64 = 4096;
+/// Bytes of weights under one checksum.
+pub const CHECKSUM_BLOCK: u64 = 1 << 20;
+/// The flag of a section that a reader may skip.
+pub const OPTIONAL: u32 = 1;
+/// The most inputs, and the most outputs, of a program.
+pub const MAX_PORTS: u32 = 16;
+
+/// Size of the programs section's header.
+pub const PROGRAMS_HEADER_BYTES: usize = 32;
+/// Size of a program's record.
+pub const PROGRAM_BYTES: usize = 56;
+/// Size of a port's record.
+pub const PORT_BYTES: usize = 56;
+/// Size of a step's record.
+pub const STEP_BYTES: usize = 24;
+/// Size of an operand's record.
+pub const OPERAND_BYTES: usize = 24;
+/// Size of an attribute word.
+pub const WORD_BYTES: usize = 4;
+
+/// The sections of this version, in the order in which the writer puts them.
+pub mod section {
+    /// The model card, JSON.
+    pub const CARD: u32 = 1;
+    /// `tokenizer.json`.
+    pub const TOKENIZER: u32 = 2;
+    /// `scheduler_config.json`.
+    pub const SCHEDULER: u32 = 3;
+    /// The programs.
+    pub const PROGRAMS: u32 = 4;
+    /// The weights.
+    pub const WEIGHTS: u32 = 5;
+    /// The checksums of the weights.
+    pub const CHECKSUMS: u32 = 6;
+
+    /// Name of each section, by id from 1.
+    pub const NAMES: [&str; 6] = ["card", "tokenizer", "scheduler", "programs", "weights", "checksums"];
+}

@@ -1,0 +1,697 @@
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+
+use crate::format::{HEADER_BYTES, PROGRAMS_HEADER_BYTES, SECTION_BYTES, section};
+use crate::*;
+
+/// Fills every slot that may be filled, one after the other from offset 0 of its space.
+fn fill(op: Op, dtype: DType) -> Vec<Operand> {
+    let (mut arena, mut weights) = (0, 0);
+    op.slots()
+        .iter()
+        .map(|slot| {
+            let Some(required) = op.requirement(slot.name).unwrap() else { return Operand::EMPTY };
+            let space = required.space.unwrap_or(Space::Arena);
+            let offset = if space == Space::Arena { &mut arena } else { &mut weights };
+            let bytes = required.bytes(dtype).unwrap();
+            let operand = Operand { space, dtype: required.holds.dtype(dtype), offset: *offset, bytes };
+            *offset = (*offset + bytes).next_multiple_of(64);
+            operand
+        })
+        .collect()
+}
+
+const CONV: Conv2d = Conv2d {
+    in_h: 3,
+    in_w: 5,
+    in_c: 4,
+    up_h: 6,
+    up_w: 9,
+    out_h: 3,
+    out_w: 5,
+    out_c: 20,
+    kernel_h: 3,
+    kernel_w: 3,
+    stride: 2,
+    pad_top: 1,
+    pad_left: 1,
+    activation: Activation::None,
+};
+const GEGLU: Linear = Linear { rows: 15, k: 20, k2: 4, n: 17, activation: Activation::Geglu };
+const COPY: Copy = Copy { d0: 1, d1: 2, d2: 3, d3: 4, s0: 0, s1: 1, s2: 8, s3: 2, offset: 3 };
+
+/// One of each operator.
+fn every_op() -> Vec<Op> {
+    vec![
+        Op::Conv2d(CONV),
+        Op::Linear(GEGLU),
+        Op::GroupNorm(GroupNorm { rows: 65, c: 6, c2: 2, groups: 4, eps: 1e-5, activation: Activation::Silu }),
+        Op::LayerNorm(LayerNorm { rows: 3, c: 7, eps: 1e-5 }),
+        Op::Attention(Attention {
+            q_rows: 5,
+            kv_rows: 7,
+            heads: 2,
+            head_dim: 3,
+            q_stride: 6,
+            k_stride: 8,
+            v_stride: 9,
+            scale: 0.5,
+            causal: false,
+        }),
+        Op::Unary(Unary { len: 9, activation: Activation::QuickGelu }),
+        Op::Affine(Affine { len: 9, scale: 2.0, offset: -1.0 }),
+        Op::Binary(Binary { rows: 4, cols: 5, kind: BinaryKind::Sub, broadcast: Broadcast::Row }),
+        Op::Concat(Concat { rows: 4, c: 5, c2: 6 }),
+        Op::Upsample(Upsample { in_h: 2, in_w: 3, out_h: 4, out_w: 5, c: 6 }),
+        Op::Embed(Embed { rows: 7, dim: 8, vocab: 9 }),
+        Op::TimestepEmbedding(TimestepEmbedding { half: 5, cos_first: true }),
+        Op::Softmax(Softmax { rows: 2, cols: 3 }),
+        Op::Copy(COPY),
+    ]
+}
+
+/// A program that runs `ops`, each on the same part of the arena, with `x` as input and the last output as `y`.
+fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramRecord {
+    let steps: Vec<StepRecord> = ops
+        .iter()
+        .enumerate()
+        .map(|(i, op)| StepRecord { op: *op, operands: fill(*op, dtype), name: format!("{}.{i}", op.name()) })
+        .collect();
+    let port = |name: &str, operand: &Operand| PortRecord {
+        name: name.to_owned(),
+        dtype: operand.dtype,
+        layout: Layout::RowMajor,
+        shape: vec![1, (operand.bytes / operand.dtype.size() as u64) as u32],
+        offset: operand.offset,
+        bytes: operand.bytes,
+    };
+    let end = steps.iter().flat_map(|s| &s.operands).filter(|o| o.space == Space::Arena).map(|o| o.offset + o.bytes);
+    ProgramRecord {
+        graph,
+        stage: Stage::Whole,
+        height: size,
+        width: size,
+        arena_bytes: end.max().unwrap().next_multiple_of(64),
+        thread_scratch_bytes: 640,
+        inputs: vec![port("x", &steps[0].operands[0])],
+        outputs: vec![port("y", steps.last().unwrap().operands.last().unwrap())],
+        steps,
+    }
+}
+
+const WEIGHTS: usize = 8_000;
+
+fn writer() -> PackageWriter {
+    PackageWriter {
+        card: r#"{"name":"tëst"}"#.to_owned(),
+        tokenizer: b"{}".to_vec(),
+        scheduler: "{\"beta_start\":0.00085}".to_owned(),
+        programs: vec![
+            program(
+                GraphKind::Unet,
+                64,
+                DType::F32,
+                &[Op::Linear(GEGLU), Op::Unary(Unary { len: 3, activation: Activation::Gelu })],
+            ),
+            program(GraphKind::TextEncoder, 0, DType::F16, &every_op()),
+        ],
+        optional: vec![(77, b"not known to this version".to_vec())],
+    }
+}
+
+fn weights() -> Vec<u8> {
+    (0..WEIGHTS).map(|i| ((i * i) >> 3) as u8).collect()
+}
+
+fn package() -> Vec<u8> {
+    writer().to_vec(&weights()).unwrap()
+}
+
+/// The place of a section's row in the table, and of the section in the file.
+fn find_section(bytes: &[u8], id: u32) -> (usize, core::ops::Range<usize>) {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let rows = (0..word(12) as usize).map(|i| HEADER_BYTES + i * SECTION_BYTES);
+    let row = rows.into_iter().find(|row| word(*row) == id).unwrap();
+    (row, long(row + 8)..long(row + 8) + long(row + 16))
+}
+
+/// Makes the checksums of the header, the table and the known sections right again, as far as the table still
+/// leads to them.
+fn reseal(bytes: &mut [u8]) {
+    let count = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+    for i in 0..count {
+        let row = HEADER_BYTES + i * SECTION_BYTES;
+        let Some(fields) = bytes.get(row..row + SECTION_BYTES) else { return };
+        let id = u32::from_le_bytes(fields[..4].try_into().unwrap());
+        let offset = u64::from_le_bytes(fields[8..16].try_into().unwrap()) as usize;
+        let size = u64::from_le_bytes(fields[16..24].try_into().unwrap()) as usize;
+        if id != section::WEIGHTS
+            && let Some(contents) = offset.checked_add(size).and_then(|end| bytes.get(offset..end))
+        {
+            let crc = crc32c(contents);
+            bytes[row + 24..row + 28].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    let Some(end) = count.checked_mul(SECTION_BYTES).and_then(|n| n.checked_add(HEADER_BYTES)) else { return };
+    if let Some(table) = bytes.get(HEADER_BYTES..end) {
+        let mut crc = Crc32c::new();
+        crc.update(&bytes[..24]);
+        crc.update(table);
+        bytes[24..28].copy_from_slice(&crc.finish().to_le_bytes());
+    }
+}
+
+/// Uses everything that an open package gives.
+fn walk(package: &Package) -> u64 {
+    let mut sum = package.card().len() as u64 + package.weights().len() as u64;
+    for program in package.programs() {
+        sum += program.macs() + program.buffers().len() as u64;
+        for port in program.inputs().chain(program.outputs()) {
+            assert!(port.offset + port.bytes <= program.arena_bytes());
+            assert_eq!(port.shape().iter().map(|n| u64::from(*n)).product::<u64>(), port.elements());
+        }
+        for (i, step) in program.steps().enumerate() {
+            assert_eq!(step.name(), program.step(i).unwrap().name());
+            step.op().check(&step.operands().collect::<Vec<_>>()).unwrap();
+            for operand in step.operands() {
+                match operand.space {
+                    Space::Empty => assert_eq!(operand, Operand::EMPTY),
+                    Space::Arena => assert!(operand.offset + operand.bytes <= program.arena_bytes()),
+                    Space::Weights => assert!(operand.offset + operand.bytes <= package.weights().len() as u64),
+                }
+            }
+        }
+    }
+    sum
+}
+
+/// Puts `value` at `at`, makes the checksums right, and returns what opening says.
+fn open_patched(bytes: &[u8], at: usize, value: &[u8]) -> Option<PackageError> {
+    let mut patched = bytes.to_vec();
+    patched[at..at + value.len()].copy_from_slice(value);
+    assert_ne!(patched, bytes, "the patch at {at} changes nothing");
+    reseal(&mut patched);
+    Package::open(&patched).err()
+}
+
+#[test]
+fn crc32c_is_castagnolis() {
+    assert_eq!(crc32c(b""), 0);
+    assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
+    assert_eq!(crc32c(&[0xFF; 32]), 0x62A8_AB43);
+    let bytes = weights();
+    for split in [0, 1, 15, 16, 17, 333] {
+        let mut crc = Crc32c::new();
+        crc.update(&bytes[..split]);
+        crc.update(&bytes[split..]);
+        assert_eq!(crc.finish(), crc32c(&bytes));
+    }
+}
+
+#[test]
+fn round_trip() {
+    let bytes = package();
+    let package = Package::open(&bytes).unwrap();
+    let written = writer();
+    assert_eq!(package.card(), written.card);
+    assert_eq!(package.tokenizer(), written.tokenizer);
+    assert_eq!(package.scheduler(), written.scheduler);
+    assert_eq!(package.weights(), weights());
+    assert_eq!(package.weights_offset() % 4096, 0);
+    package.verify_all().unwrap();
+    assert_eq!(package.programs().len(), 2);
+    // Sorted by graph, whatever the order in which they were given.
+    for (program, record) in package.programs().zip(written.programs.iter().rev()) {
+        let found = package.find(record.graph, record.height, record.width).unwrap();
+        assert_eq!((found.graph(), found.len()), (program.graph(), record.steps.len()));
+        assert_eq!(program.stage(), record.stage);
+        assert_eq!(program.arena_bytes(), record.arena_bytes);
+        assert_eq!(program.thread_scratch_bytes(), record.thread_scratch_bytes);
+        for (step, record) in program.steps().zip(&record.steps) {
+            assert_eq!((step.op(), step.name()), (record.op, record.name.as_str()));
+            assert_eq!(step.operands().collect::<Vec<_>>(), record.operands);
+            assert_eq!(step.operand(record.operands.len() - 1), *record.operands.last().unwrap());
+        }
+        let ports = program.inputs().chain(program.outputs());
+        for (port, record) in ports.zip(record.inputs.iter().chain(&record.outputs)) {
+            assert_eq!((port.name, port.dtype, port.layout), (record.name.as_str(), record.dtype, record.layout));
+            assert_eq!((port.shape(), port.offset, port.bytes), (&record.shape[..], record.offset, record.bytes));
+        }
+        assert_eq!(program.input("x"), program.inputs().next());
+        assert_eq!(program.output("x"), None);
+    }
+    assert!(package.find(GraphKind::Unet, 64, 128).is_none());
+    assert_eq!(bytes, self::package());
+    walk(&package);
+}
+
+#[test]
+fn weights_are_checked_by_blocks() {
+    let weights: Vec<u8> = (0..(5 << 19) + 12).map(|i: u32| (i.wrapping_mul(0x9E37_79B1) >> 24) as u8).collect();
+    let mut bytes = writer().to_vec(&weights).unwrap();
+    let at = find_section(&bytes, section::WEIGHTS).1.start;
+    bytes[at + (1 << 20)] ^= 4;
+    let package = Package::open(&bytes).unwrap();
+    assert_eq!(package.weight_blocks(), 3);
+    package.verify_block(0).unwrap();
+    package.verify_block(2).unwrap();
+    package.verify_block(3).unwrap();
+    let error = package.verify_block(1).unwrap_err();
+    assert_eq!(package.verify_all(), Err(error));
+    assert_eq!(package.verify_weights((1 << 20) - 1..1 << 20), Ok(()));
+    assert_eq!(package.verify_weights((1 << 20) - 1..(1 << 20) + 1), Err(error));
+    assert_eq!(package.verify_weights(2 << 20..u64::MAX), Ok(()));
+    assert!(error.to_string().starts_with("section weights, offset 1048576: damaged"), "{error}");
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let bytes = package();
+    let mut damaged = bytes.clone();
+    for at in 0..bytes.len() {
+        let weights = find_section(&bytes, section::WEIGHTS).1.contains(&at);
+        // Each byte in one bit; over the file, in all eight.
+        damaged[at] ^= 1 << (at % 8);
+        match Package::open(&damaged) {
+            Ok(package) => assert!(weights && package.verify_all().is_err(), "byte {at}"),
+            Err(_) => assert!(!weights, "byte {at}"),
+        }
+        damaged[at] = bytes[at];
+    }
+}
+
+#[test]
+fn every_truncation_is_found() {
+    let bytes = package();
+    assert!(bytes.len() > 500);
+    for length in 0..bytes.len() {
+        assert!(Package::open(&bytes[..length]).is_err(), "{length} bytes");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    let error = Package::open(&longer).err().unwrap();
+    assert_eq!(error.what, What::Length { expected: bytes.len() as u64, found: bytes.len() as u64 + 1 });
+}
+
+#[test]
+fn a_newer_version_says_so() {
+    let error = open_patched(&package(), 8, &2u32.to_le_bytes()).unwrap();
+    assert_eq!(error.what, What::Version { supported: 1, found: 2 });
+    assert_eq!(error.to_string(), "the package has format version 2, newer than the version 1 this program reads");
+    assert_eq!(Package::open(b"\x89PNG").err().unwrap().what, What::NotAPackage);
+}
+
+#[test]
+fn sections_that_lie() {
+    let bytes = package();
+    let length = bytes.len() as u64;
+    let row = |id| find_section(&bytes, id).0;
+    let long = |value: u64| value.to_le_bytes();
+    let patches: &[(usize, &[u8], &str)] = &[
+        (12, &5u32.to_le_bytes(), "byte between sections"),
+        (12, &u32::MAX.to_le_bytes(), "sections: at most 64"),
+        (16, &long(length + 1), "truncated"),
+        (16, &long(length - 1), "too long"),
+        (28, &[1], "header's last field"),
+        (row(section::CARD), &section::TOKENIZER.to_le_bytes(), "repeated"),
+        (row(section::CARD), &99u32.to_le_bytes(), "has no meaning"),
+        (row(section::CARD), &0u32.to_le_bytes(), "has no meaning"),
+        (row(section::CARD) + 4, &[1], "flags"),
+        (row(section::CARD) + 8, &long(1 << 40), "offset"),
+        (row(section::CARD) + 8, &long(0), "out of order"),
+        (row(section::CARD) + 8, &long(u64::MAX - 63), "offset"),
+        (row(section::CARD) + 16, &long(u64::MAX), "past the end"),
+        (row(section::CARD) + 16, &long(4000), "out of order"),
+        (row(section::CARD) + 28, &[1], "last field"),
+        (row(section::TOKENIZER) + 8, &[1], "multiple of 64"),
+        (row(section::WEIGHTS) + 8, &[64], "multiple of 4096"),
+        (row(section::WEIGHTS) + 24, &[1], "checksum"),
+        (row(section::WEIGHTS) + 16, &long(WEIGHTS as u64 - 64), "byte between sections"),
+        (row(77) + 4, &[0], "has no meaning"),
+        (row(77) + 16, &long(1), "too long"),
+        (find_section(&bytes, section::TOKENIZER).1.start - 1, &[7], "byte between sections"),
+        (find_section(&bytes, section::CARD).1.start, &[0xFF], "UTF-8"),
+        (find_section(&bytes, section::SCHEDULER).1.start, &[0xFF], "UTF-8"),
+    ];
+    for (at, value, expected) in patches {
+        let error = open_patched(&bytes, *at, value).map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains(expected)), "{expected:?} at {at}: {error:?}");
+    }
+}
+
+#[test]
+fn a_missing_section_is_named() {
+    let bytes = package();
+    for (index, name) in section::NAMES.iter().enumerate() {
+        // The section becomes one that may be skipped.
+        let (row, contents) = find_section(&bytes, index as u32 + 1);
+        let mut patched = bytes.clone();
+        patched[row..row + 4].copy_from_slice(&500u32.to_le_bytes());
+        patched[row + 4] = 1;
+        patched[row + 24..row + 28].copy_from_slice(&crc32c(&bytes[contents]).to_le_bytes());
+        reseal(&mut patched);
+        let error = Package::open(&patched).err().unwrap().to_string();
+        assert_eq!(error, format!("section {name}: missing"));
+    }
+}
+
+/// Every 16-bit half of the programs section's tables, set to extremes: an error or, where the format leaves the value
+/// open, a package that holds together.
+#[test]
+fn programs_that_lie() {
+    let bytes = package();
+    let programs = find_section(&bytes, section::PROGRAMS).1;
+    let mut refused = 0;
+    let mut tried = 0;
+    for at in programs.step_by(2) {
+        for value in [[0, 0], [0xFF, 0xFF], [0xFF, 0x7F], [bytes[at].wrapping_add(1), bytes[at + 1]]] {
+            let Some(half) = bytes.get(at..at + 2).filter(|half| *half != value) else { continue };
+            assert_eq!(half.len(), 2);
+            let mut patched = bytes.clone();
+            patched[at..at + 2].copy_from_slice(&value);
+            reseal(&mut patched);
+            tried += 1;
+            match Package::open(&patched) {
+                Ok(package) => _ = walk(&package),
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(error.place.section, Some(section::PROGRAMS), "{error}");
+                }
+            }
+        }
+    }
+    // What passes are names, floats, activations, arena places that do not meet, and the size a program is for.
+    assert!(refused * 10 > tried * 6, "{refused} of {tried}");
+}
+
+#[test]
+fn program_fields_that_lie() {
+    let bytes = package();
+    let start = find_section(&bytes, section::PROGRAMS).1.start;
+    let header = |i: usize| start + 4 * i;
+    let program = |i: usize| start + PROGRAMS_HEADER_BYTES + 56 * i;
+    let port = program(2);
+    let step = port + 56 * 4;
+    let operand = step + 24 * 16;
+    let long = |value: u64| value.to_le_bytes();
+    let weight = 24 * 2;
+    let patches: &[(usize, &[u8], &str)] = &[
+        (header(0), &3u32.to_le_bytes(), "section programs: truncated"),
+        (header(2), &u32::MAX.to_le_bytes(), "section programs: truncated"),
+        (header(6), &[1], "last fields"),
+        (program(0), &[9], "program 0: graph: 9 has no meaning"),
+        (program(0), &[2], "program 1: repeated or out of order"),
+        (program(1) + 4, &[9], "program 1: stage: 9"),
+        (program(1) + 16, &long(1 << 50), "program 1: arena bytes"),
+        (program(1) + 16, &long(64), "program 1: arena bytes"),
+        (program(1) + 32, &[1], "first port: 2 expected, 1 found"),
+        (program(1) + 36, &[17], "ports ends at"),
+        (program(1) + 40, &u32::MAX.to_le_bytes(), "ports ends at"),
+        (program(1) + 40, &[0], "missing"),
+        (program(1) + 44, &[0], "first step: 14 expected, 0 found"),
+        (program(1) + 48, &[0], "missing"),
+        (program(1) + 48, &[1], "steps: 15 expected, 16 found"),
+        (program(1) + 52, &[1], "last field"),
+        (port, &[0xFF, 0xFF], "program 0, port 0: name ends at"),
+        (port + 4, &[0], "program 0, port 0: the name is empty"),
+        (port + 8, &[2], "type: 2 has no meaning"),
+        (port + 12, &[2], "layout: 2"),
+        (port + 12, &[1], "rank: 4 expected"),
+        (port + 16, &[5], "rank: at most 4"),
+        (port + 16, &[0], "size of an axis"),
+        (port + 20, &[2], "bytes"),
+        (port + 32, &[2], "size of an axis"),
+        (port + 36, &[1], "last field"),
+        (port + 40, &[1], "offset: a multiple of 64"),
+        (port + 40, &long(1 << 50), "arena bytes"),
+        (port + 40, &long(u64::MAX - 63), "past the end"),
+        (port + 48, &long(4), "bytes"),
+        (step, &[99], "step 0: operator 99 is unknown"),
+        (step + 2, &[1], "another number of attributes"),
+        (step + 4, &[7], "another number of operands"),
+        (step + 6, &[1], "fourth field"),
+        (step + 8, &[1], "first attribute word: 0 expected, 1 found"),
+        (step + 12, &[1], "first operand: 0 expected, 1 found"),
+        (step + 20, &u32::MAX.to_le_bytes(), "name ends at"),
+        (operand, &[3], "operand `x`: space: 3"),
+        (operand + 2, &[5], "operand `x`: type: 5"),
+        (operand + 2, &[0], "operand `x` has the wrong type"),
+        (operand + 4, &[1], "third field"),
+        (operand + 8, &[1], "a multiple of 64"),
+        (operand + 8, &long(u64::MAX - 63), "past the end"),
+        (operand + 16, &long(118), "operand `x` has a size other"),
+        (operand + weight / 2, &[1], "operand `weight` lies in the wrong space"),
+        (operand + weight / 2 + 8, &long(WEIGHTS as u64 - 64), "operand `weight`: operand ends at"),
+    ];
+    for (at, value, expected) in patches {
+        let error = open_patched(&bytes, *at, value).map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains(expected)), "{expected:?} at {at}: {error:?}");
+    }
+}
+
+#[test]
+fn the_writer_refuses_what_the_reader_would() {
+    let refused = |change: &dyn Fn(&mut PackageWriter)| {
+        let mut writer = writer();
+        change(&mut writer);
+        let error = writer.to_vec(&weights()).unwrap_err();
+        assert!(matches!(error, WriteError::Invalid(_)), "{error}");
+        error.to_string()
+    };
+    let error = refused(&|w| w.programs[1].steps[0].operands[7].offset = 0);
+    assert!(error.ends_with("program 0, step 0: operand `x` overlaps what the step writes"), "{error}");
+    assert!(refused(&|w| w.programs.push(w.programs[0].clone())).ends_with("repeated or out of order"));
+    assert!(refused(&|w| w.programs[0].outputs[0].shape = vec![1, 1, 1, 1, 3]).contains("rank"));
+    assert!(refused(&|w| w.programs[0].steps[0].name = String::new()).contains("name is empty"));
+    let twice = refused(&|w| {
+        let port = w.programs[0].inputs[0].clone();
+        w.programs[0].inputs.push(port);
+    });
+    assert!(twice.ends_with("program 1, port 1: shares bytes or its name with another port"), "{twice}");
+}
+
+#[test]
+fn weights_must_be_as_many_as_said() {
+    use std::io::Write;
+    for size in [WEIGHTS - 1, WEIGHTS + 1] {
+        let mut out = std::io::Cursor::new(Vec::new());
+        let result = writer().write(&mut out, WEIGHTS as u64, |weights| weights.write_all(&vec![1; size]));
+        assert!(matches!(result, Err(WriteError::Io(_))), "{size}");
+        assert!(Package::open(out.get_ref()).is_err());
+    }
+}
+
+#[test]
+fn every_op_has_its_attributes_back() {
+    for (op, (code, name)) in every_op().into_iter().zip(Op::ALL) {
+        assert_eq!((op.code(), op.name()), (*code, *name));
+        let mut words = [0; Op::MAX_WORDS];
+        let len = op.write_words(&mut words);
+        assert_eq!(Op::from_words(op.code(), &words[..len]), Ok(op));
+        assert_eq!(Op::from_words(op.code(), &words[..len - 1]), Err(OpError::AttributeCount));
+        let mut names = Vec::new();
+        op.for_each_attribute(|name, _| names.push(name));
+        assert_eq!(names.len(), len);
+        assert!(op.slots().len() <= Op::MAX_SLOTS);
+    }
+}
+
+#[test]
+fn every_op_checks_its_operands() {
+    for op in every_op() {
+        for dtype in [DType::F32, DType::F16] {
+            let good = fill(op, dtype);
+            assert_eq!(op.check(&good), Ok(()), "{op:?}");
+            assert_eq!(op.check(&good[1..]), Err(OpError::OperandCount));
+            for (i, slot) in op.slots().iter().enumerate() {
+                let with = |change: &dyn Fn(&mut Operand)| {
+                    let mut operands = good.clone();
+                    change(&mut operands[i]);
+                    op.check(&operands)
+                };
+                let name = slot.name;
+                let Some(required) = op.requirement(name).unwrap() else {
+                    assert_eq!(with(&|o| *o = Operand::arena(dtype, 1 << 20, 64)), Err(OpError::Slot(name)));
+                    continue;
+                };
+                let unit = required.holds.dtype(dtype).size() as u64;
+                assert_eq!(with(&|o| o.bytes -= unit), Err(OpError::Size(name)), "{op:?}");
+                assert_eq!(with(&|o| o.bytes += 1), Err(OpError::Size(name)), "{op:?}");
+                let longer = if required.at_least { Ok(()) } else { Err(OpError::Size(name)) };
+                assert_eq!(with(&|o| (o.bytes, o.offset) = (o.bytes + unit, 1 << 20)), longer, "{op:?}");
+                assert_eq!(with(&|o| o.dtype = DType::U8), Err(OpError::Type(name)), "{op:?}");
+                let empty = if required.optional { Ok(()) } else { Err(OpError::Slot(name)) };
+                let result = with(&|o| *o = Operand::EMPTY);
+                assert!(result == empty || name == "out", "{op:?} {name}: {result:?}");
+                assert_eq!(with(&|o| (o.space, o.bytes) = (Space::Empty, 8)), Err(OpError::Slot(name)), "{op:?}");
+                if required.space == Some(Space::Weights) {
+                    assert_eq!(with(&|o| o.space = Space::Arena), Err(OpError::Space(name)), "{op:?}");
+                }
+                if matches!(slot.role, Role::Output | Role::Scratch) {
+                    assert_eq!(with(&|o| o.space = Space::Weights), Err(OpError::Space(name)), "{op:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn outputs_overlap_only_in_place() {
+    for op in every_op() {
+        let good = fill(op, DType::F32);
+        let out = good.len() - 1;
+        for (i, slot) in op.slots().iter().enumerate() {
+            if i == out || good[i].space != Space::Arena {
+                continue;
+            }
+            // The output moves on top of the operand; nothing else is near.
+            let mut operands = good.clone();
+            let base = 1 << 20;
+            operands[i].offset = base;
+            operands[out].offset = base;
+            let in_place = op.in_place_slot() == Some(slot.name) && operands[i] == operands[out];
+            let expected = if in_place { Ok(()) } else { Err(OpError::Overlap(slot.name)) };
+            let result = op.check(&operands);
+            assert!(result == expected || slot.role == Role::Scratch, "{op:?} {}: {result:?}", slot.name);
+            assert!(in_place || result.is_err());
+            operands[out].offset = base + good[i].bytes.next_multiple_of(64);
+            assert_eq!(op.check(&operands), Ok(()), "{op:?} {}", slot.name);
+            operands[out].offset = base - (operands[out].bytes - 1) / 64 * 64;
+            if operands[out].offset != base {
+                assert!(op.check(&operands).is_err(), "{op:?} {}", slot.name);
+            }
+        }
+    }
+    // In place, but read a second time as the other operand.
+    let op = Op::Binary(Binary { rows: 2, cols: 8, kind: BinaryKind::Add, broadcast: Broadcast::Same });
+    let one = Operand::arena(DType::F32, 0, 64);
+    assert_eq!(op.check(&[one, one, one]), Err(OpError::Overlap("b")));
+    assert_eq!(op.check(&[one, Operand::arena(DType::F32, 64, 64), one]), Ok(()));
+}
+
+#[test]
+fn attributes_outside_their_range() {
+    let conv = |change: &dyn Fn(&mut Conv2d)| {
+        let mut op = CONV;
+        change(&mut op);
+        Op::Conv2d(op).check(&fill(Op::Conv2d(CONV), DType::F32))
+    };
+    assert_eq!(conv(&|op| op.stride = 0), Err(OpError::Attribute("stride")));
+    assert_eq!(conv(&|op| op.in_c = 0), Err(OpError::Attribute("in_c")));
+    assert_eq!(conv(&|op| op.up_h = 2), Err(OpError::Attribute("up_h")));
+    assert_eq!(conv(&|op| op.pad_left = 3), Err(OpError::Attribute("pad_left")));
+    assert_eq!(conv(&|op| op.out_h = 6), Err(OpError::Attribute("out_h")));
+    assert_eq!(conv(&|op| op.out_w = u32::MAX), Err(OpError::Attribute("out_w")));
+    assert_eq!(conv(&|op| op.activation = Activation::Geglu), Err(OpError::Attribute("activation")));
+    assert_eq!(
+        conv(&|op| (op.in_h, op.up_h, op.in_w, op.up_w, op.in_c) = (1 << 31, 1 << 31, 1 << 31, 1 << 31, 16)),
+        Err(OpError::Size("x"))
+    );
+    let four = [Operand::arena(DType::F32, 0, 64); 4];
+    let norm = GroupNorm { rows: 4, c: 6, c2: 0, groups: 4, eps: 0.0, activation: Activation::None };
+    let six = [four[0]; 6];
+    assert_eq!(Op::GroupNorm(norm).check(&six), Err(OpError::Attribute("groups")));
+    assert_eq!(Op::GroupNorm(GroupNorm { groups: 3, eps: -1.0, ..norm }).check(&six), Err(OpError::Attribute("eps")));
+    assert_eq!(Op::GroupNorm(GroupNorm { c2: u32::MAX, ..norm }).check(&six), Err(OpError::Attribute("c2")));
+    let copy = Op::Copy(Copy { d1: 1 << 31, d2: 1 << 31, s1: u32::MAX, s2: u32::MAX, ..COPY });
+    assert_eq!(copy.check(&four[..2]), Err(OpError::Size("x")));
+    assert_eq!(Op::from_words(7, &[1, f32::NAN.to_bits(), 0]), Err(OpError::Attribute("scale")));
+    assert_eq!(Op::from_words(6, &[1, 9]), Err(OpError::Attribute("activation")));
+}
+
+#[test]
+fn sizes_are_the_documented_ones() {
+    let elements = |op: Op, slot| op.requirement(slot).unwrap().unwrap().elements;
+    assert_eq!(elements(Op::Conv2d(CONV), "weight"), 2 * 16 * 36);
+    assert_eq!(elements(Op::Linear(GEGLU), "weight"), 2 * 2 * 16 * 24);
+    assert_eq!(elements(Op::Linear(GEGLU), "bias"), 34);
+    assert_eq!(elements(every_op()[2], "stats"), 3 * 8 * 2);
+    assert_eq!(elements(every_op()[4], "k"), 6 * 8 + 6);
+    assert_eq!(elements(Op::Copy(COPY), "x"), 3 + 1 + 16 + 6 + 1);
+    assert_eq!(Op::Linear(GEGLU).requirement("shift"), Ok(None));
+    assert_eq!(Op::Linear(GEGLU).macs(), 15 * 24 * 34);
+    assert_eq!(Op::Conv2d(CONV).macs(), 15 * 20 * 36);
+    assert_eq!(every_op()[4].macs(), 2 * 5 * 7 * 6);
+    assert_eq!(every_op()[5].macs(), 0);
+}
+
+#[test]
+fn buffers_of_a_program() {
+    let unary = |from, to, name: &str| StepRecord {
+        op: Op::Unary(Unary { len: 16, activation: Activation::Silu }),
+        operands: vec![Operand::arena(DType::F32, from, 64), Operand::arena(DType::F32, to, 64)],
+        name: name.to_owned(),
+    };
+    let port = |name: &str, offset| PortRecord {
+        name: name.to_owned(),
+        dtype: DType::F32,
+        layout: Layout::RowMajor,
+        shape: vec![16],
+        offset,
+        bytes: 64,
+    };
+    let record = ProgramRecord {
+        inputs: vec![port("x", 0)],
+        outputs: vec![port("y", 0)],
+        arena_bytes: 128,
+        steps: vec![unary(0, 64, "a"), unary(64, 64, "b"), unary(64, 0, "c"), unary(0, 64, "d")],
+        ..program(GraphKind::Unet, 8, DType::F32, &every_op())
+    };
+    let bytes = PackageWriter { programs: vec![record], ..PackageWriter::default() }.to_vec(&[]).unwrap();
+    let buffers = Package::open(&bytes).unwrap().program(0).unwrap().buffers();
+    let buffer = |offset, first, last| Buffer { offset, bytes: 64, first, last };
+    // The second goes on through the step in place.
+    assert_eq!(buffers, [buffer(0, 0, 0), buffer(64, 0, 2), buffer(0, 2, 3), buffer(64, 3, 3)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+
+    /// Random damage with right checksums, in the header, the table or the programs: an error or a sound package.
+    #[test]
+    fn mutations_never_panic(
+        places in prop::collection::vec((any::<prop::sample::Index>(), 0..5usize, any::<u64>()), 1..6),
+        in_table in any::<bool>(),
+    ) {
+        static PACKAGE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let mut bytes = PACKAGE.get_or_init(package).clone();
+        let (from, to) = if in_table {
+            (8, HEADER_BYTES + 7 * SECTION_BYTES)
+        } else {
+            let programs = find_section(&bytes, section::PROGRAMS).1;
+            (programs.start, programs.end - 8)
+        };
+        for (index, kind, value) in places {
+            let at = from + index.index(to - from);
+            match kind {
+                0 => bytes[at] = value as u8,
+                1 => bytes[at] ^= 1 << (value % 8),
+                2 => bytes[at & !3..][..4].copy_from_slice(&(value as u32).to_le_bytes()),
+                3 => bytes[at & !7..][..8].copy_from_slice(&(value & 0xFF).to_le_bytes()),
+                _ => bytes[at & !7..][..8].copy_from_slice(&value.to_le_bytes()),
+            }
+        }
+        reseal(&mut bytes);
+        if let Ok(package) = Package::open(&bytes) {
+            walk(&package);
+        }
+    }
+
+    #[test]
+    fn garbage_never_opens(tail in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Package::open(&tail).is_err());
+        let mut bytes = b"KILNPKG\0\x01\0\0\0".to_vec();
+        bytes.extend(tail);
+        if bytes.len() >= HEADER_BYTES {
+            reseal(&mut bytes);
+        }
+        prop_assert!(Package::open(&bytes).is_err());
+    }
+}

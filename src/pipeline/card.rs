@@ -1,0 +1,74 @@
+//! The model card: what the package says about its model, in JSON.
+
+use serde::Deserialize;
+
+use super::error::SectionError;
+
+/// What the pipeline reads of a package's model card. The card may say more.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Card {
+    /// The model's name.
+    pub name: String,
+    /// What it is and what it draws.
+    #[serde(default)]
+    pub description: String,
+    /// The licence of its weights.
+    #[serde(default)]
+    pub license: String,
+    /// The type that activations and weights have: `f32` or `f16`.
+    #[serde(default)]
+    pub precision: String,
+    /// What a request that does not say takes.
+    pub defaults: Defaults,
+    /// Latents are divided by it before they are decoded.
+    pub vae_scaling_factor: f32,
+    /// The text encoder's input.
+    pub text: TextCard,
+}
+
+/// The settings that the model's makers recommend.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Defaults {
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// Guidance scale.
+    pub guidance_scale: f32,
+    /// Name of the sampler.
+    pub sampler: String,
+    /// Picture width in pixels.
+    pub width: u32,
+    /// Picture height in pixels.
+    pub height: u32,
+}
+
+/// The text encoder's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct TextCard {
+    /// Tokens, begin and end included.
+    pub max_length: usize,
+    /// The token that begins a prompt.
+    pub bos: i32,
+    /// The token that ends a prompt.
+    pub eos: i32,
+    /// The token that fills the rest.
+    pub pad: i32,
+}
+
+impl Card {
+    /// Reads a card and checks its numbers.
+    pub fn from_json(json: &str) -> Result<Self, SectionError> {
+        let card: Card = serde_json::from_str(json).map_err(|e| error(e.to_string()))?;
+        let scale = card.vae_scaling_factor;
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(error(format!("vae_scaling_factor is {scale}, expected a positive number")));
+        }
+        if !(2..=1 << 16).contains(&card.text.max_length) {
+            return Err(error(format!("text.max_length is {}, expected 2 to 65536", card.text.max_length)));
+        }
+        Ok(card)
+    }
+}
+
+fn error(reason: String) -> SectionError {
+    SectionError { section: "card", reason }
+}

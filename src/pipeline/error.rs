@@ -1,0 +1,115 @@
+//! What can go wrong between a prompt and its picture.
+
+use std::fmt;
+
+use kiln_package::GraphKind;
+
+use crate::runtime::RuntimeError;
+
+use super::samplers::ScheduleError;
+
+/// Why a model could not be opened or a picture could not be drawn.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The package cannot be opened or run.
+    #[error(transparent)]
+    Runtime(RuntimeError),
+    /// A section of the package is not what it should be.
+    #[error("{origin}: {source}")]
+    Section {
+        /// The package.
+        origin: String,
+        /// What is wrong with it.
+        source: SectionError,
+    },
+    /// The package's noise schedule is damaged, or not one that the sampler can follow.
+    #[error("{origin}: {source}")]
+    Schedule {
+        /// The package.
+        origin: String,
+        /// What is wrong with it.
+        source: ScheduleError,
+    },
+    /// The request cannot be met by this model.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A graph's output has infinities or NaN in it: its numbers grew too large for the package's precision.
+    #[error("{graph}{}: the output is not finite", step.map(|n| format!(", step {n}")).unwrap_or_default())]
+    NotFinite {
+        /// The graph.
+        graph: GraphKind,
+        /// The sampler's step, from 1.
+        step: Option<usize>,
+    },
+    /// The caller, or a signal, asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<RuntimeError> for Error {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Cancelled => Error::Cancelled,
+            other => Error::Runtime(other),
+        }
+    }
+}
+
+/// What is wrong with a section of a package.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{section}: {reason}")]
+pub struct SectionError {
+    /// The section's name.
+    pub section: &'static str,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// What a model cannot do of a request.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The package has no programs for the size.
+    #[error("size {width}x{height}: {}the model draws {}", multiple(*.width, *.height), Sizes(.available))]
+    Size {
+        /// Width asked for, in pixels.
+        width: u32,
+        /// Height asked for, in pixels.
+        height: u32,
+        /// Widths and heights that there are.
+        available: Vec<(u32, u32)>,
+    },
+    /// The number of steps is outside the model's range.
+    #[error("{steps} steps: the model takes 1 to {most}")]
+    Steps {
+        /// Steps asked for.
+        steps: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// The guidance scale is not a number.
+    #[error("guidance scale {0}: a finite number expected")]
+    GuidanceScale(f32),
+}
+
+fn multiple(width: u32, height: u32) -> &'static str {
+    match width.is_multiple_of(8) && height.is_multiple_of(8) {
+        true => "",
+        false => "not a multiple of 8; ",
+    }
+}
+
+struct Sizes<'a>(&'a [(u32, u32)]);
+
+impl fmt::Display for Sizes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no size");
+        }
+        for (i, (width, height)) in self.0.iter().enumerate() {
+            write!(f, "{}{width}x{height}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! From a prompt to a picture.
+//!
+//! ```text
+//! prompt -> tokenizer -> text encoder -> context ┐
+//! seed   -> noise ------------------> latents ->   denoise: sampler and UNet, step by step -> VAE decoder -> picture
+//! ```
+//!
+//! The tree:
+//!
+//! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
+//! - `tokenizer`, `noise`, [`samplers`]: the parts that are not graphs.
+//! - `tensors`: one graph on given tensors.
+//! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
+
+mod card;
+mod draw;
+#[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
+mod embedded;
+mod error;
+mod noise;
+mod picture;
+mod request;
+pub mod samplers;
+mod tensors;
+mod tokenizer;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use kiln_package::GraphKind;
+
+use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptions};
+
+pub use card::{Card, Defaults, TextCard};
+pub use draw::Progress;
+pub use error::{Error, RequestError, SectionError};
+pub use noise::Noise;
+pub use picture::{Picture, Settings};
+pub use request::{Request, random_seed};
+pub use tensors::{Tensor, run_graph};
+pub use tokenizer::{Tokenizer, Tokens};
+
+use samplers::{SamplerKind, Schedule};
+
+/// A model that draws pictures of prompts.
+pub struct Kiln {
+    model: Model,
+    card: Card,
+    schedule: Schedule,
+    options: SessionOptions,
+}
+
+impl Kiln {
+    /// Opens a `.kiln` package. Weights are checked when they are first read, everything else now.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::from_model(Model::open(path)?)
+    }
+
+    /// The model that is a part of the program.
+    #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
+    pub fn embedded() -> Result<Self, Error> {
+        Self::from_model(Model::from_static(embedded::bytes())?)
+    }
+
+    /// Draws with a model that is open already.
+    pub fn from_model(model: Model) -> Result<Self, Error> {
+        let package = model.package();
+        let card = Card::from_json(package.card())
+            .map_err(|source| Error::Section { origin: model.origin().into(), source })?;
+        let schedule = Schedule::from_json(package.scheduler())
+            .map_err(|source| Error::Schedule { origin: model.origin().into(), source })?;
+        Ok(Self { model, card, schedule, options: SessionOptions::default() })
+    }
+
+    /// Draws with so many threads instead of as many as there are cores. The picture does not depend on it.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.options.threads = Some(threads);
+        self
+    }
+
+    /// Lets [`Cancellation::cancel`] end a drawing, also in the middle of a step.
+    pub fn cancellation(mut self, cancellation: Cancellation) -> Self {
+        self.options.cancellation = cancellation;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What the package says about it.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Widths and heights, in pixels, of the pictures that it draws.
+    pub fn sizes(&self) -> Vec<(u32, u32)> {
+        let decodes: Vec<_> = self.model.sizes(GraphKind::VaeDecoder).collect();
+        let denoises = self.model.sizes(GraphKind::Unet);
+        denoises.filter(|size| decodes.contains(size)).map(|(height, width)| (width, height)).collect()
+    }
+
+    /// A request with everything said: what it leaves open is taken from the card, or, the seed, from chance. Fails if
+    /// the model cannot draw it; whatever can be told without drawing is told here.
+    pub fn settings(&self, request: &Request) -> Result<Settings, Error> {
+        let defaults = &self.card.defaults;
+        let (width, height) = request.size.unwrap_or((defaults.width, defaults.height));
+        let available = self.sizes();
+        if !available.contains(&(width, height)) {
+            return Err(RequestError::Size { width, height, available }.into());
+        }
+        let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
+        if !guidance_scale.is_finite() {
+            return Err(RequestError::GuidanceScale(guidance_scale).into());
+        }
+        let sampler = match request.sampler {
+            Some(sampler) => sampler,
+            None => defaults.sampler.parse::<SamplerKind>().map_err(|error| Error::Section {
+                origin: self.model.origin().into(),
+                source: SectionError { section: "card", reason: error.to_string() },
+            })?,
+        };
+        let settings = Settings {
+            prompt: request.prompt.clone(),
+            negative: request.negative.clone(),
+            steps: request.steps.unwrap_or(defaults.steps),
+            seed: request.seed.unwrap_or_else(random_seed),
+            width,
+            height,
+            guidance_scale,
+            sampler,
+        };
+        self.sampler(&settings, 0)?;
+        Ok(settings)
+    }
+
+    /// The memory that drawing with these settings takes at most.
+    pub fn memory(&self, settings: &Settings) -> Result<MemoryPlan, Error> {
+        let programs = self.programs(settings)?;
+        Ok(self.model.memory(&programs.lanes(), self.options.thread_count()))
+    }
+
+    /// Draws a picture. `progress` is told of each part that is done, and may break off.
+    ///
+    /// ```no_run
+    /// use std::ops::ControlFlow;
+    /// use kiln::pipeline::{Kiln, Request};
+    ///
+    /// let kiln = Kiln::open("model.kiln")?;
+    /// let request = Request::new("a red apple").seed(7);
+    /// let picture = kiln.draw(&request, &mut |_| ControlFlow::Continue(()))?;
+    /// picture.encode_png(&mut std::fs::File::create("apple.png")?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn draw(&self, request: &Request, progress: &mut Watch<'_>) -> Result<Picture, Error> {
+        self.draw_settings(&self.settings(request)?, progress)
+    }
+}
+
+/// Is told of each part of a drawing that is done. Breaking ends it with [`Error::Cancelled`].
+pub type Watch<'a> = dyn FnMut(Progress<'_>) -> std::ops::ControlFlow<()> + 'a;
+
+/// Whether there is a model in the program.
+pub const HAS_EMBEDDED_MODEL: bool = cfg!(any(feature = "embedded-model", feature = "prebuilt-model"));
+
+/// The embedded model, if there is one.
+pub fn embedded_model() -> Option<Result<Model, RuntimeError>> {
+    #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
+    return Some(Model::from_static(embedded::bytes()));
+    #[cfg(not(any(feature = "embedded-model", feature = "prebuilt-model")))]
+    None
+}

@@ -1,0 +1,394 @@
+//! The noise schedule that a model was trained with, read from diffusers' `scheduler_config.json`.
+//!
+//! diffusers computes the schedule in `f32` and its cumulative product with a `f64` accumulator; so does this module, so
+//! that the numbers are the same bits. Near the end of a run `1 - alpha` is about 1e-3, where the rounding of `alpha`
+//! to `f32` alone moves the result by more than 1e-5.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Why a model's scheduler section, or a number of steps, is refused.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The section is not the JSON object that it should be.
+    #[error("scheduler: {0}")]
+    Json(String),
+    /// A key has a value that is not known.
+    #[error("scheduler: {key} is `{value}`, known: {known}")]
+    Unknown {
+        /// The key in the JSON.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        known: &'static str,
+    },
+    /// A key asks for something that the sampler does not do.
+    #[error("scheduler: {key} is not supported by the sampler {sampler}")]
+    Unsupported {
+        /// The key in the JSON.
+        key: &'static str,
+        /// The sampler's name.
+        sampler: &'static str,
+    },
+    /// A number is outside its range.
+    #[error("scheduler: {key} is {value}, expected {expected}")]
+    Range {
+        /// The key in the JSON.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        expected: String,
+    },
+    /// The number of steps is outside the model's range.
+    #[error("{steps} steps: the model takes 1 to {most}")]
+    Steps {
+        /// The steps asked for.
+        steps: usize,
+        /// The most that the model's schedule gives.
+        most: usize,
+    },
+    /// The model predicts noise, but its schedule starts where there is nothing but noise.
+    #[error("scheduler: prediction_type epsilon cannot start at timestep {timestep}, where the signal is zero")]
+    NoSignal {
+        /// The timestep whose cumulative alpha is zero.
+        timestep: usize,
+    },
+}
+
+/// What the UNet's output means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise in the latents.
+    Epsilon,
+    /// `sqrt(alpha) * noise - sqrt(1 - alpha) * latents`.
+    Velocity,
+}
+
+/// Which of the training timesteps a run of fewer steps visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// Multiples of `train / steps`, from 0 (and `steps_offset`).
+    Leading,
+    /// Multiples of `train / steps`, down from the last.
+    Trailing,
+    /// Evenly from the last to 0.
+    Linspace,
+}
+
+/// The keys of `scheduler_config.json` that are read; those that are missing take diffusers' defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Config {
+    num_train_timesteps: usize,
+    beta_start: f64,
+    beta_end: f64,
+    beta_schedule: String,
+    trained_betas: Option<Vec<f32>>,
+    prediction_type: String,
+    timestep_spacing: Option<String>,
+    steps_offset: usize,
+    clip_sample: bool,
+    clip_sample_range: f32,
+    set_alpha_to_one: bool,
+    thresholding: bool,
+    rescale_betas_zero_snr: bool,
+    interpolation_type: String,
+    use_karras_sigmas: Option<bool>,
+    use_exponential_sigmas: Option<bool>,
+    use_beta_sigmas: Option<bool>,
+    timestep_type: String,
+    final_sigmas_type: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            num_train_timesteps: 1000,
+            beta_start: 0.0001,
+            beta_end: 0.02,
+            beta_schedule: "linear".into(),
+            trained_betas: None,
+            prediction_type: "epsilon".into(),
+            timestep_spacing: None,
+            steps_offset: 0,
+            clip_sample: true,
+            clip_sample_range: 1.0,
+            set_alpha_to_one: true,
+            thresholding: false,
+            rescale_betas_zero_snr: false,
+            interpolation_type: "linear".into(),
+            use_karras_sigmas: None,
+            use_exponential_sigmas: None,
+            use_beta_sigmas: None,
+            timestep_type: "discrete".into(),
+            final_sigmas_type: "zero".into(),
+        }
+    }
+}
+
+/// A model's noise schedule.
+///
+/// A sampler other than the one the file was written for takes the same values, as diffusers' `from_config` does; a key
+/// that is missing takes the default of the sampler that reads it.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    alphas_cumprod: Vec<f32>,
+    /// What the UNet's output means.
+    pub prediction: Prediction,
+    /// The timesteps of a run; `None` leaves them to the sampler.
+    pub spacing: Option<Spacing>,
+    /// Added to every timestep under [`Spacing::Leading`].
+    pub steps_offset: usize,
+    /// DDIM: the range that the predicted picture is clipped to.
+    pub clip: Option<f32>,
+    /// DDIM: the cumulative alpha after the last step.
+    pub final_alpha: f32,
+    /// Whether the betas were rescaled so that the last timestep is nothing but noise.
+    pub zero_snr: bool,
+    /// Euler: the sigma after the last step is the smallest of the training's, not 0.
+    pub final_sigma_min: bool,
+    thresholding: bool,
+    /// The first key asking for sigmas that are not interpolated linearly from the training's.
+    reshaped_sigmas: Option<&'static str>,
+}
+
+/// More training timesteps than any model has; keeps a damaged file from asking for all memory.
+const MOST_TIMESTEPS: usize = 100_000;
+
+impl Schedule {
+    /// Reads diffusers' `scheduler_config.json`.
+    pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
+        let config = serde_json::from_str::<Map<String, Value>>(text)
+            .and_then(|keys| serde_json::from_value::<Config>(Value::Object(keys)))
+            .map_err(|e| ScheduleError::Json(e.to_string()))?;
+        if !(1..=MOST_TIMESTEPS).contains(&config.num_train_timesteps) {
+            return Err(ScheduleError::Range {
+                key: "num_train_timesteps",
+                value: config.num_train_timesteps.to_string(),
+                expected: format!("1 to {MOST_TIMESTEPS}"),
+            });
+        }
+        if config.steps_offset > config.num_train_timesteps {
+            return Err(ScheduleError::Range {
+                key: "steps_offset",
+                value: config.steps_offset.to_string(),
+                expected: format!("0 to {}", config.num_train_timesteps),
+            });
+        }
+        if config.clip_sample && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0) {
+            return Err(ScheduleError::Range {
+                key: "clip_sample_range",
+                value: config.clip_sample_range.to_string(),
+                expected: "a positive number".into(),
+            });
+        }
+        let prediction = match config.prediction_type.as_str() {
+            "epsilon" => Prediction::Epsilon,
+            "v_prediction" => Prediction::Velocity,
+            other => return Err(unknown("prediction_type", other, "epsilon, v_prediction")),
+        };
+        let spacing = match config.timestep_spacing.as_deref() {
+            None => None,
+            Some("leading") => Some(Spacing::Leading),
+            Some("trailing") => Some(Spacing::Trailing),
+            Some("linspace") => Some(Spacing::Linspace),
+            Some(other) => return Err(unknown("timestep_spacing", other, "leading, trailing, linspace")),
+        };
+        let final_sigma_min = match config.final_sigmas_type.as_str() {
+            "zero" => false,
+            "sigma_min" => true,
+            other => return Err(unknown("final_sigmas_type", other, "zero, sigma_min")),
+        };
+        let reshaped_sigmas = [
+            ("use_karras_sigmas", config.use_karras_sigmas == Some(true)),
+            ("use_exponential_sigmas", config.use_exponential_sigmas == Some(true)),
+            ("use_beta_sigmas", config.use_beta_sigmas == Some(true)),
+            ("interpolation_type", config.interpolation_type != "linear"),
+            ("timestep_type", config.timestep_type != "discrete" && prediction == Prediction::Velocity),
+        ]
+        .into_iter()
+        .find_map(|(key, asked)| asked.then_some(key));
+
+        let betas = betas(&config)?;
+        let alphas_cumprod = cumulative_alphas(&betas);
+        let signal = |a: &f32| if config.rescale_betas_zero_snr { (0.0..1.0).contains(a) } else { *a > 0.0 && *a < 1.0 };
+        if let Some(at) = alphas_cumprod.iter().position(|a| !signal(a)) {
+            return Err(ScheduleError::Range {
+                key: "betas",
+                value: format!("{} at timestep {at}", betas[at]),
+                expected: "betas between 0 and 1 that leave some signal".into(),
+            });
+        }
+        Ok(Self {
+            prediction,
+            spacing,
+            steps_offset: config.steps_offset,
+            clip: config.clip_sample.then_some(config.clip_sample_range),
+            final_alpha: if config.set_alpha_to_one { 1.0 } else { alphas_cumprod[0] },
+            zero_snr: config.rescale_betas_zero_snr,
+            final_sigma_min,
+            thresholding: config.thresholding,
+            reshaped_sigmas,
+            alphas_cumprod,
+        })
+    }
+
+    /// Timesteps of the training.
+    pub fn train_timesteps(&self) -> usize {
+        self.alphas_cumprod.len()
+    }
+
+    /// The share of signal in the variance of the latents at each training timestep (`alphas_cumprod`).
+    pub fn alphas_cumprod(&self) -> &[f32] {
+        &self.alphas_cumprod
+    }
+
+    /// Refuses dynamic thresholding, which is for pixels and does harm to latents.
+    pub(super) fn refuse_thresholding(&self, sampler: &'static str) -> Result<(), ScheduleError> {
+        match self.thresholding {
+            true => Err(ScheduleError::Unsupported { key: "thresholding", sampler }),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses sigmas other than the training's.
+    pub(super) fn refuse_reshaped_sigmas(&self, sampler: &'static str) -> Result<(), ScheduleError> {
+        self.reshaped_sigmas.map_or(Ok(()), |key| Err(ScheduleError::Unsupported { key, sampler }))
+    }
+
+    /// The timesteps of a run, falling; not rounded to whole ones under [`Spacing::Linspace`].
+    pub fn timesteps(&self, spacing: Spacing, steps: usize) -> Result<Vec<f64>, ScheduleError> {
+        let train = self.train_timesteps();
+        if !(1..=train).contains(&steps) {
+            return Err(ScheduleError::Steps { steps, most: train });
+        }
+        Ok(match spacing {
+            Spacing::Leading => {
+                let ratio = train / steps;
+                (0..steps).rev().map(|i| (i * ratio + self.steps_offset) as f64).collect()
+            }
+            Spacing::Trailing => {
+                // numpy's `arange(train, 0, -ratio)` steps by the rounded difference of its first two values.
+                let ratio = train as f64 / steps as f64;
+                let delta = (train as f64 - ratio) - train as f64;
+                (0..steps).map(|i| libm::rint(train as f64 + i as f64 * delta) - 1.0).collect()
+            }
+            Spacing::Linspace if steps == 1 => vec![0.0],
+            Spacing::Linspace => {
+                let delta = (train - 1) as f64 / (steps - 1) as f64;
+                let mut rising: Vec<f64> = (0..steps).map(|i| i as f64 * delta).collect();
+                rising[steps - 1] = (train - 1) as f64;
+                rising.reverse();
+                rising
+            }
+        })
+    }
+
+    /// The ratio of noise to signal, `sqrt((1 - alpha) / alpha)`, at each of some timesteps, linear between the
+    /// training's. Under zero SNR the last alpha counts as 2^-24, so that its sigma is finite.
+    pub(super) fn sigmas(&self, timesteps: &[f64]) -> Vec<f32> {
+        let last = self.train_timesteps() - 1;
+        let sigma = |i: usize| {
+            let alpha = match self.zero_snr && i == last {
+                true => 1.0 / 16_777_216.0,
+                false => self.alphas_cumprod[i],
+            };
+            f64::from(libm::sqrtf((1.0 - alpha) / alpha))
+        };
+        timesteps
+            .iter()
+            .map(|&t| match t >= last as f64 {
+                true => sigma(last) as f32,
+                false => {
+                    let low = t as usize;
+                    let slope = sigma(low + 1) - sigma(low);
+                    (slope * (t - low as f64) + sigma(low)) as f32
+                }
+            })
+            .collect()
+    }
+}
+
+fn unknown(key: &'static str, value: &str, known: &'static str) -> ScheduleError {
+    ScheduleError::Unknown { key, value: value.into(), known }
+}
+
+fn betas(config: &Config) -> Result<Vec<f32>, ScheduleError> {
+    let train = config.num_train_timesteps;
+    let betas = match (&config.trained_betas, config.beta_schedule.as_str()) {
+        (Some(betas), _) if betas.len() == train => betas.clone(),
+        (Some(betas), _) => {
+            return Err(ScheduleError::Range {
+                key: "trained_betas",
+                value: format!("{} numbers", betas.len()),
+                expected: format!("{train}, one for each training timestep"),
+            });
+        }
+        (None, "linear") => linspace(config.beta_start, config.beta_end, train),
+        (None, "scaled_linear") => linspace(libm::sqrt(config.beta_start), libm::sqrt(config.beta_end), train)
+            .into_iter()
+            .map(|root| root * root)
+            .collect(),
+        (None, "squaredcos_cap_v2") => cosine(train),
+        (None, other) => {
+            return Err(unknown("beta_schedule", other, "linear, scaled_linear, squaredcos_cap_v2"));
+        }
+    };
+    Ok(if config.rescale_betas_zero_snr { rescale_to_zero_snr(&betas) } else { betas })
+}
+
+/// `torch.linspace` in `f32`: from both ends towards the middle.
+fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    if count == 1 {
+        return vec![start];
+    }
+    let step = (end - start) / (count - 1) as f32;
+    let value = |i: usize| match i < count / 2 {
+        true => start + step * i as f32,
+        false => end - step * (count - i - 1) as f32,
+    };
+    (0..count).map(value).collect()
+}
+
+/// Betas whose cumulative alpha is a squared cosine (Nichol and Dhariwal, "Improved DDPM", equation 17).
+fn cosine(train: usize) -> Vec<f32> {
+    let alpha_bar = |t: f64| {
+        let c = libm::cos((t + 0.008) / 1.008 * core::f64::consts::PI / 2.0);
+        c * c
+    };
+    let at = |i: usize| alpha_bar(i as f64 / train as f64);
+    (0..train).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
+}
+
+/// Shifts and scales `sqrt(alphas_cumprod)` so that the last is 0 and the first stays (Lin et al., "Common Diffusion Noise
+/// Schedules and Sample Steps are Flawed", algorithm 1).
+fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
+    let roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(libm::sqrtf).collect();
+    let (first, last) = (roots[0], roots[roots.len() - 1]);
+    let scale = first / (first - last);
+    let mut before = 1.0;
+    roots
+        .into_iter()
+        .map(|root| {
+            let root = (root - last) * scale;
+            let alpha = root * root;
+            let beta = 1.0 - alpha / before;
+            before = alpha;
+            beta
+        })
+        .collect()
+}
+
+fn cumulative_alphas(betas: &[f32]) -> Vec<f32> {
+    let mut product = 1.0f64;
+    betas
+        .iter()
+        .map(|beta| {
+            product *= f64::from(1.0 - beta);
+            product as f32
+        })
+        .collect()
+}

@@ -1,0 +1,54 @@
+//! The bytes of a package where they are: a mapped file, or a part of the program.
+
+use std::fs::File;
+use std::path::Path;
+use std::slice;
+
+use kiln_package::Package;
+use memmap2::{Mmap, MmapOptions};
+
+use super::RuntimeError;
+
+/// What embedded bytes must begin at a multiple of, for operands to be aligned.
+const ALIGNMENT: usize = 64;
+
+/// An open package together with the mapping that it borrows.
+pub(super) struct Mapped {
+    package: Package<'static>,
+    /// Keeps the bytes where they are; `None` for embedded ones.
+    _mapping: Option<Mmap>,
+}
+
+impl Mapped {
+    /// Maps a file and opens the package in it. `origin` names it in errors.
+    pub(super) fn open(path: &Path, origin: &str) -> Result<Self, RuntimeError> {
+        let error = |source| RuntimeError::Open { origin: origin.to_owned(), source };
+        let file = File::open(path).map_err(error)?;
+        // SAFETY: the mapping is private and read-only. Whoever changes or truncates the file meanwhile breaks the
+        // promise that every mapped program relies on; the package is replaced by renaming, never rewritten in place.
+        let mapping = unsafe { MmapOptions::new().map_copy_read_only(&file) }.map_err(error)?;
+        // SAFETY: the bytes stay mapped at this address until `mapping` is dropped, wherever it is moved. The slice and
+        // what borrows it are kept only in `package`, which lives as long as `mapping` and is lent out by `package()`
+        // for no longer than that.
+        let bytes: &'static [u8] = unsafe { slice::from_raw_parts(mapping.as_ptr(), mapping.len()) };
+        let package = open(bytes, origin)?;
+        Ok(Mapped { package, _mapping: Some(mapping) })
+    }
+
+    /// Opens the package in bytes that are there for ever.
+    pub(super) fn from_static(bytes: &'static [u8], origin: &str) -> Result<Self, RuntimeError> {
+        if !bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+            return Err(RuntimeError::Unaligned);
+        }
+        Ok(Mapped { package: open(bytes, origin)?, _mapping: None })
+    }
+
+    /// The package, for as long as it is mapped.
+    pub(super) fn package(&self) -> Package<'_> {
+        self.package
+    }
+}
+
+fn open<'a>(bytes: &'a [u8], origin: &str) -> Result<Package<'a>, RuntimeError> {
+    Package::open(bytes).map_err(|source| RuntimeError::Package { origin: origin.to_owned(), source: source.into() })
+}

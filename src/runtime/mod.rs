@@ -1,0 +1,50 @@
+//! Running the programs of a `.kiln` package.
+//!
+//! A [`Model`] is a package at its place in memory with the kernels chosen for this computer. A [`Session`] holds the
+//! memory and the threads that its programs need, taken once; [`Session::prepare`] gives an [`Evaluation`], which takes
+//! inputs, runs, and leaves [`Outputs`]. Between the first and the last operator nothing is allocated.
+//!
+//! The tree:
+//!
+//! - `mmap`: the package's bytes, mapped or embedded; `model`: which programs there are and what memory they take.
+//! - `arena`: the one allocation; `threads`: the pool that shares out an operator's tasks.
+//! - `executor`: from inputs to outputs; `step`: one step's operands and its kernel; `ports`: tensors as callers see
+//!   them; `weights`: checksums at first use.
+//! - `os`: signals, and what it takes to run an operator on several threads at once.
+
+#[cfg(target_endian = "big")]
+compile_error!("weights are little-endian and used in place");
+
+mod arena;
+#[deny(unsafe_code)]
+mod cancel;
+#[deny(unsafe_code)]
+mod error;
+#[deny(unsafe_code)]
+mod executor;
+mod mmap;
+#[deny(unsafe_code)]
+mod model;
+#[deny(unsafe_code)]
+mod observer;
+mod os;
+#[deny(unsafe_code)]
+mod ports;
+#[deny(unsafe_code)]
+mod step;
+#[deny(unsafe_code)]
+mod threads;
+#[deny(unsafe_code)]
+mod weights;
+
+#[cfg(test)]
+#[deny(unsafe_code)]
+mod tests;
+
+pub use cancel::Cancellation;
+pub use error::{RuntimeError, Shape};
+pub use executor::{Evaluation, Outputs, Session, SessionOptions};
+pub use model::{MemoryPlan, Model, ProgramId};
+pub use observer::{Observer, Silent, StepInfo};
+pub use os::signals::cancel_on_signal;
+pub use ports::Data;

@@ -1,0 +1,40 @@
+//! Watching an evaluation step by step.
+
+use std::time::Duration;
+
+/// A step that has just run.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInfo<'a> {
+    /// Its index in the program.
+    pub index: usize,
+    /// The number of the program's steps.
+    pub count: usize,
+    /// The operator's name, such as `Conv2d`.
+    pub op: &'static str,
+    /// The layer's name.
+    pub name: &'a str,
+    /// Multiplications with addition, over all lanes.
+    pub macs: u64,
+    /// How long it took; zero unless the observer is [`Observer::TIMED`].
+    pub elapsed: Duration,
+}
+
+/// Something that is told of each step after it has run.
+pub trait Observer {
+    /// Whether [`StepInfo::elapsed`] is wanted. Without it no clock is read.
+    const TIMED: bool = true;
+
+    /// Called after each step, on the thread that runs the evaluation.
+    fn step(&mut self, step: StepInfo<'_>);
+}
+
+/// The observer that looks at nothing and costs nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    const TIMED: bool = false;
+
+    #[inline(always)]
+    fn step(&mut self, _: StepInfo<'_>) {}
+}

@@ -1,0 +1,5 @@
+//! The runtime over small packages made for the purpose.
+
+mod build;
+mod operators;
+mod session;

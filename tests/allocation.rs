@@ -1,0 +1,169 @@
+//! An evaluation allocates nothing: not before its first operator, not between operators, not on any thread.
+
+use std::alloc::{GlobalAlloc, Layout as Memory, System};
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use kiln::runtime::{Data, Model, Session, SessionOptions, Silent};
+use kiln_package::{
+    Activation, Attention, Conv2d, DType, GraphKind, GroupNorm, LayerNorm, Layout, Linear, Op, Operand, PackageWriter,
+    PortRecord, ProgramRecord, Role, Space, Stage, StepRecord,
+};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, memory: Memory) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(memory) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, memory: Memory) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, memory) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROWS: u32 = 16 * 16;
+const CHANNELS: u32 = 48;
+
+/// A chain of operators, each on the one before: a residual block and an attention over its pixels.
+fn package() -> Vec<u8> {
+    let conv = Conv2d {
+        in_h: 16,
+        in_w: 16,
+        in_c: CHANNELS,
+        up_h: 16,
+        up_w: 16,
+        out_h: 16,
+        out_w: 16,
+        out_c: CHANNELS,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride: 1,
+        pad_top: 1,
+        pad_left: 1,
+        activation: Activation::None,
+    };
+    let attention = Attention {
+        q_rows: ROWS,
+        kv_rows: ROWS,
+        heads: 3,
+        head_dim: CHANNELS / 3,
+        q_stride: CHANNELS,
+        k_stride: CHANNELS,
+        v_stride: CHANNELS,
+        scale: 0.25,
+        causal: false,
+    };
+    let norm = GroupNorm { rows: ROWS, c: CHANNELS, c2: 0, groups: 8, eps: 1e-5, activation: Activation::Silu };
+    let ops = [
+        Op::GroupNorm(norm),
+        Op::Conv2d(conv),
+        Op::LayerNorm(LayerNorm { rows: ROWS, c: CHANNELS, eps: 1e-5 }),
+        Op::Attention(attention),
+        Op::Linear(Linear { rows: ROWS, k: CHANNELS, k2: 0, n: CHANNELS, activation: Activation::Geglu }),
+    ];
+    let picture = u64::from(ROWS * CHANNELS) * 2;
+    let mut end = picture;
+    let mut weight_bytes = 0;
+    let mut x = Operand::arena(DType::F16, 0, picture);
+    let mut steps = Vec::new();
+    for op in ops {
+        let operand = |slot: &kiln_package::Slot| {
+            let required = op.requirement(slot.name).expect("a possible size");
+            let Some(required) = required.filter(|required| !required.optional) else { return Operand::EMPTY };
+            let (dtype, bytes) = (required.holds.dtype(DType::F16), required.bytes(DType::F16).expect("small"));
+            let take = |end: &mut u64| {
+                let offset = *end;
+                *end = (offset + bytes).next_multiple_of(64);
+                offset
+            };
+            match (slot.role, required.space) {
+                (Role::Output | Role::Scratch, _) => Operand::arena(dtype, take(&mut end), bytes),
+                (_, Some(Space::Weights)) => Operand::weights(dtype, take(&mut weight_bytes), bytes),
+                _ => x,
+            }
+        };
+        let operands: Vec<_> = op.slots().iter().map(operand).collect();
+        x = *operands.last().expect("the output");
+        steps.push(StepRecord { op, operands, name: op.name().to_lowercase() });
+    }
+    let port = |name: &str, operand: Operand| PortRecord {
+        name: name.into(),
+        dtype: operand.dtype,
+        layout: Layout::ChannelsLast,
+        shape: vec![1, CHANNELS, 16, 16],
+        offset: operand.offset,
+        bytes: operand.bytes,
+    };
+    let program = ProgramRecord {
+        graph: GraphKind::Unet,
+        stage: Stage::Whole,
+        height: 128,
+        width: 128,
+        arena_bytes: end,
+        thread_scratch_bytes: 1 << 20,
+        inputs: vec![port("sample", Operand::arena(DType::F16, 0, picture))],
+        outputs: vec![port("out_sample", x)],
+        steps,
+    };
+    let weights: Vec<u8> = (0..weight_bytes).map(|n| if n % 2 == 0 { (n * 7) as u8 } else { 0x20 }).collect();
+    let writer = PackageWriter {
+        card: "{}".into(),
+        scheduler: "{}".into(),
+        programs: vec![program],
+        ..PackageWriter::default()
+    };
+    writer.to_vec(&weights).expect("a valid package")
+}
+
+/// Waits until the test harness, whose thread is counted too, has come to rest.
+fn settle() {
+    let mut before = usize::MAX;
+    while before != ALLOCATIONS.load(Ordering::SeqCst) {
+        before = ALLOCATIONS.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn an_evaluation_allocates_nothing() {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&package()).expect("room");
+    let model = Model::open(file.path()).expect("a valid package");
+    let unet = model.find(GraphKind::Unet, 128, 128).expect("there");
+    let sample: Vec<f32> = (0..ROWS * CHANNELS).map(|n| (n % 97) as f32 / 97.0).collect();
+    let mut out = vec![0.0; sample.len()];
+    settle();
+    for threads in [1, 3] {
+        let options = SessionOptions { threads: NonZeroUsize::new(threads), ..SessionOptions::default() };
+        let mut session = Session::new(&model, &[(unet, 2)], &options).expect("little memory");
+        // The first evaluation also verifies the weights.
+        for round in 0..3 {
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            let mut evaluation = session.prepare(unet, 2).expect("planned");
+            for lane in 0..2 {
+                evaluation.input(lane, "sample", &[1, 48, 16, 16], Data::F32(&sample)).expect("its shape");
+            }
+            let mut outputs = evaluation.run(&mut Silent).expect("a valid program");
+            for lane in 0..2 {
+                outputs.read(lane, "out_sample", &mut out).expect("its size");
+            }
+            let after = ALLOCATIONS.load(Ordering::SeqCst);
+            assert_eq!(after - before, 0, "{threads} threads, evaluation {round}");
+            assert!(out.iter().all(|v| v.is_finite()) && out.iter().any(|v| *v != 0.0));
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! The command: what it writes, and what it says when it cannot.
+
+#[allow(dead_code)]
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+use common::toy;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn kiln(folder: &Path, arguments: &[&str]) -> Output {
+    Command::cargo_bin("kiln").expect("the command").current_dir(folder).args(arguments).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The command succeeds; gives its standard output.
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = kiln(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout).to_owned()
+}
+
+/// The command fails with this exit code, says one line that holds `parts`, and leaves the folder as it was.
+fn fails(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
+    let before = names(folder);
+    let output = kiln(folder, arguments);
+    let line = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
+    assert!(line.starts_with("kiln: ") && line.trim_end().lines().count() == 1, "{arguments:?}: {line}");
+    for part in parts {
+        assert!(line.contains(part), "{arguments:?}: `{part}` is not in: {line}");
+    }
+    assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    assert_eq!(names(folder), before, "{arguments:?}");
+}
+
+fn draw<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["draw", "-m", "toy.kiln", "a red apple"], more].concat()
+}
+
+fn png_texts(path: &Path) -> BTreeMap<String, String> {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).expect("a file")));
+    let reader = decoder.read_info().expect("a PNG");
+    let info = reader.info();
+    let plain = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let international =
+        info.utf8_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().expect("UTF-8 text")));
+    plain.chain(international).collect()
+}
+
+#[test]
+fn draws_into_a_file_named_after_the_prompt() {
+    let folder = folder();
+    toy::write(folder.path());
+    for name in ["a-red-apple.png", "a-red-apple-2.png", "a-red-apple-3.png"] {
+        let said = succeeds(folder.path(), &draw(&["--seed", "5"]));
+        assert!(said.starts_with(&format!("{name} (seed 5, ")), "{said}");
+    }
+    let read = |name| fs::read(folder.path().join(name)).expect("a picture");
+    assert_eq!(read("a-red-apple.png"), read("a-red-apple-2.png"));
+    assert_eq!(names(folder.path()), ["a-red-apple-2.png", "a-red-apple-3.png", "a-red-apple.png", "toy.kiln"]);
+}
+
+#[test]
+fn a_picture_says_how_it_was_drawn() {
+    let folder = folder();
+    toy::write(folder.path());
+    let more = ["--seed", "9", "--sampler", "euler-a", "--negative", "blå 🍎", "-o", "x.png", "--size", "96x64", "--quiet"];
+    assert_eq!(succeeds(folder.path(), &draw(&more)), "");
+    let texts = png_texts(&folder.path().join("x.png"));
+    let expected = [
+        ("Software", concat!("kiln ", env!("CARGO_PKG_VERSION"))),
+        ("guidance-scale", "3"),
+        ("model", "toy"),
+        ("negative", "blå 🍎"),
+        ("prompt", "a red apple"),
+        ("sampler", "euler-a"),
+        ("seed", "9"),
+        ("size", "96x64"),
+        ("steps", "4"),
+    ];
+    assert_eq!(texts, expected.map(|(key, text)| (key.to_owned(), text.to_owned())).into());
+}
+
+#[test]
+fn a_random_seed_is_told_and_draws_the_same_again() {
+    let folder = folder();
+    toy::write(folder.path());
+    let line = succeeds(folder.path(), &draw(&["--json", "-o", "x.png"]));
+    let object: Value = serde_json::from_str(&line).expect("JSON");
+    let seed = object["seed"].as_u64().expect("a seed").to_string();
+    assert_eq!(png_texts(&folder.path().join("x.png"))["seed"], seed);
+    succeeds(folder.path(), &draw(&["--seed", &seed, "-o", "y.png"]));
+    assert_eq!(fs::read(folder.path().join("x.png")).ok(), fs::read(folder.path().join("y.png")).ok());
+}
+
+#[test]
+fn several_pictures_count_their_seeds_and_names() {
+    let folder = folder();
+    toy::write(folder.path());
+    let lines = succeeds(folder.path(), &draw(&["--seed", "5", "-n", "3", "-o", "x.png", "--json"]));
+    for (line, number) in lines.lines().zip(1_u64..) {
+        let object: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(object["file"], format!("x-{number}.png"));
+        assert_eq!(object["seed"], 4 + number);
+        assert_eq!((&object["width"], &object["height"], &object["steps"]), (&json!(64), &json!(64), &json!(4)));
+        assert_eq!((&object["model"], &object["sampler"]), (&json!("toy"), &json!("ddim")));
+    }
+    assert_eq!(names(folder.path()), ["toy.kiln", "x-1.png", "x-2.png", "x-3.png"]);
+    succeeds(folder.path(), &draw(&["--seed", "6", "-o", "y.png"]));
+    let pixels = |name: &str| {
+        let file = fs::File::open(folder.path().join(name)).expect("a picture");
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().expect("a PNG");
+        let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+        reader.next_frame(&mut pixels).expect("pixels");
+        pixels
+    };
+    assert_eq!(pixels("x-2.png"), pixels("y.png"));
+    assert_ne!(pixels("x-1.png"), pixels("y.png"));
+}
+
+#[test]
+fn a_long_prompt_says_what_was_cut_off() {
+    let folder = folder();
+    toy::write(folder.path());
+    let prompt = format!("{}blue apple", "red ".repeat(75));
+    let output = kiln(folder.path(), &["draw", &prompt, "-m", "toy.kiln", "-o", "x.png"]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr), "kiln: the prompt is too long for the model, cut off: blue apple\n");
+}
+
+/// The same prompt, seed and settings give the same file with any number of threads and any kernels.
+#[test]
+fn threads_and_kernels_do_not_show() {
+    let folder = folder();
+    toy::write(folder.path());
+    let mut pictures = Vec::new();
+    for (threads, isa) in [("1", Some("scalar")), ("3", Some("scalar")), ("1", None), ("2", None), ("3", None)] {
+        let mut command = Command::cargo_bin("kiln").expect("the command");
+        command.env_remove("KILN_ISA").current_dir(folder.path());
+        command.args(draw(&["--seed", "1", "--threads", threads, "-o", "x.png", "-q"]));
+        if let Some(isa) = isa {
+            command.env("KILN_ISA", isa);
+        }
+        command.assert().success();
+        pictures.push(fs::read(folder.path().join("x.png")).expect("a picture"));
+    }
+    assert!(pictures.iter().all(|picture| *picture == pictures[0]));
+}
+
+#[test]
+fn refuses_what_the_model_does_not_draw() {
+    let folder = folder();
+    toy::write(folder.path());
+    for (more, parts) in [
+        (&["--sampler", "plms"][..], &["--sampler", "plms", "ddim, euler, euler-a"][..]),
+        (&["--size", "100x64"], &["100x64", "multiple of 8", "64x64, 96x64"]),
+        (&["--size", "64x128"], &["64x128", "64x64, 96x64"]),
+        (&["--size", "64"], &["--size", "WIDTHxHEIGHT"]),
+        (&["--size", "0x64"], &["--size", "WIDTHxHEIGHT"]),
+        (&["--size", "-8x64"], &["-8"]),
+        (&["--steps", "0"], &["--steps", "from 1 up"]),
+        (&["--steps", "1001"], &["1001 steps", "1 to 1000"]),
+        (&["--steps", "1000"], &["1000 steps", "1 to 999"]),
+        (&["--steps", "many"], &["--steps"]),
+        (&["--seed", "-1"], &["-1"]),
+        (&["--seed", "18446744073709551616"], &["--seed", "18446744073709551615"]),
+        (&["--seed", "18446744073709551615", "-n", "2"], &["seed 18446744073709551615", "count past"]),
+        (&["--guidance-scale", "nan"], &["--guidance-scale", "finite"]),
+        (&["--guidance-scale", "inf"], &["--guidance-scale", "finite"]),
+        (&["--threads", "0"], &["--threads", "1 to 4096"]),
+        (&["--threads", "100000"], &["--threads", "1 to 4096"]),
+        (&["-n", "0"], &["--count", "from 1 up"]),
+        (&["--unknown"], &["--unknown"]),
+        (&["two prompts"], &["two prompts"]),
+    ] {
+        fails(folder.path(), &draw(more), 2, parts);
+    }
+    fails(folder.path(), &["draw"], 2, &["PROMPT"]);
+    fails(folder.path(), &[], 2, &["command", "draw"]);
+    fails(folder.path(), &["paint"], 2, &["paint"]);
+}
+
+#[test]
+fn refuses_packages_that_are_missing_or_no_packages() {
+    let folder = folder();
+    fs::write(folder.path().join("empty.kiln"), b"").expect("a file");
+    fs::write(folder.path().join("text.kiln"), b"this is not a package, but it is long enough to be looked at").expect("a file");
+    fs::create_dir(folder.path().join("folder.kiln")).expect("a folder");
+    for name in ["missing.kiln", "empty.kiln", "text.kiln", "folder.kiln"] {
+        for command in [&["draw", "cat", "-m", name][..], &["info", name], &["verify", name], &["bench", name]] {
+            fails(folder.path(), command, 1, &[name]);
+        }
+    }
+}
+
+#[test]
+fn refuses_packages_whose_sections_make_no_sense() {
+    for (card, scheduler, parts) in [
+        (json!({ "defaults": 1 }), json!({}), &["card", "Defaults"][..]),
+        (json!({ "vae_scaling_factor": 0 }), json!({}), &["card", "vae_scaling_factor"]),
+        (json!({ "text": { "max_length": 5, "bos": 1, "eos": 2, "pad": 2 } }), json!({}), &["77 tokens", "5"]),
+        (
+            json!({ "defaults": { "steps": 4, "guidance_scale": 3, "sampler": "plms", "width": 64, "height": 64 } }),
+            json!({}),
+            &["card", "plms", "ddim"],
+        ),
+        (json!({}), json!({ "beta_schedule": "other" }), &["scheduler", "beta_schedule", "other"]),
+        (json!({}), json!({ "thresholding": true }), &["scheduler", "thresholding"]),
+    ] {
+        let folder = folder();
+        toy::write_with(folder.path(), &card, &scheduler);
+        fails(folder.path(), &draw(&[]), 1, &[&["toy.kiln"], parts].concat());
+    }
+    let folder = folder();
+    let text = json!({ "max_length": 77, "bos": 1, "eos": 2, "pad": 99 });
+    toy::write_with(folder.path(), &json!({ "text": text }), &json!({}));
+    fails(folder.path(), &draw(&[]), 1, &["input_ids", "99", "vocabulary of 8"]);
+}
+
+/// Truncated at 100 places, and a byte changed at 100 places: never a panic, always one line, and no picture.
+#[test]
+fn refuses_damaged_packages() {
+    let folder = folder();
+    let package = toy::package(&json!({}), &json!({}));
+    let path = folder.path().join("toy.kiln");
+    for i in 0..100 {
+        let at = package.len() * i / 100;
+        fs::write(&path, &package[..at]).expect("a file");
+        fails(folder.path(), &draw(&[]), 1, &["toy.kiln"]);
+
+        let mut damaged = package.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&path, &damaged).expect("a file");
+        let verified = kiln(folder.path(), &["verify", "toy.kiln"]);
+        let drawn = kiln(folder.path(), &draw(&["-o", "x.png", "-q"]));
+        for output in [&verified, &drawn] {
+            let line = text(&output.stderr);
+            match output.status.code() {
+                Some(0) => assert_eq!(line, "", "at {at}"),
+                Some(1) => assert!(line.starts_with("kiln: ") && line.lines().count() == 1, "at {at}: {line}"),
+                other => panic!("at {at}: {other:?}: {line}"),
+            }
+        }
+        // What verifies is whole, so the change was in padding that no checksum need cover.
+        if verified.status.success() {
+            assert!(drawn.status.success(), "at {at}");
+        }
+        assert_eq!(names(folder.path()).contains(&"x.png".into()), drawn.status.success(), "at {at}");
+        let _ = fs::remove_file(folder.path().join("x.png"));
+    }
+}
+
+#[test]
+fn weights_are_checked_when_they_are_read() {
+    let folder = folder();
+    let mut package = toy::package(&json!({}), &json!({}));
+    let (start, len) = {
+        let opened = kiln_package::Package::open(&package).expect("a package");
+        (opened.weights_offset() as usize, opened.weights().len())
+    };
+    package[start + len / 2] ^= 1;
+    fs::write(folder.path().join("toy.kiln"), package).expect("a file");
+    fails(folder.path(), &draw(&[]), 1, &["toy.kiln", "checksum"]);
+    fails(folder.path(), &["verify", "toy.kiln"], 1, &["toy.kiln", "checksum"]);
+}
+
+#[test]
+fn refuses_places_that_cannot_be_written_to() {
+    let folder = folder();
+    toy::write(folder.path());
+    fs::create_dir(folder.path().join("taken")).expect("a folder");
+    for (name, part) in [("missing/x.png", "No such file"), ("taken", "folder"), ("toy.kiln/x.png", "Not a directory"), ("..", "folder")] {
+        fails(folder.path(), &draw(&["-o", name]), 1, &[name, part]);
+    }
+    fails(folder.path(), &draw(&["-o", ""]), 2, &["--output"]);
+}
+
+/// What stood there before stays when the new picture cannot be written.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let folder = folder();
+    toy::write(folder.path());
+    fails(folder.path(), &draw(&["-o", "/dev/full"]), 1, &["/dev/full", "No space left"]);
+
+    // A limit on file sizes fails a write in the middle of the file, as a full disk does.
+    fs::write(folder.path().join("x.png"), b"old").expect("a file");
+    let command = assert_cmd::cargo::cargo_bin("kiln");
+    for more in ["-o x.png", ""] {
+        let script = format!("trap '' XFSZ; ulimit -f 1; exec {} draw -m toy.kiln 'a red apple' {more}", command.display());
+        let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
+        let line = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(line.starts_with("kiln: ") && line.contains(".png: File too large"), "{line}");
+        assert_eq!(names(folder.path()), ["toy.kiln", "x.png"]);
+        assert_eq!(fs::read(folder.path().join("x.png")).ok().as_deref(), Some(&b"old"[..]));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_and_its_file_is_replaced() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    toy::write(folder.path());
+    let real = folder.path().join("real.png");
+    fs::write(&real, b"old").expect("a file");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).expect("its owner");
+    std::os::unix::fs::symlink("real.png", folder.path().join("x.png")).expect("a link");
+    succeeds(folder.path(), &draw(&["-o", "x.png"]));
+    assert!(folder.path().join("x.png").is_symlink());
+    assert!(fs::read(&real).expect("a picture").starts_with(b"\x89PNG"));
+    assert_eq!(fs::metadata(&real).expect("a file").permissions().mode() & 0o777, 0o640);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_drawing_without_a_trace() {
+    let folder = folder();
+    toy::write(folder.path());
+    let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("kiln"))
+        .args(draw(&["-n", "1000000", "-o", "x.png", "--json"]))
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let first = folder.path().join("x-1.png");
+    let start = std::time::Instant::now();
+    while !first.exists() {
+        assert!(start.elapsed().as_secs() < 60, "no picture");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(130), "kiln: cancelled\n"));
+    assert!(names(folder.path()).iter().all(|name| !name.ends_with(".tmp")));
+    let count = text(&output.stdout).lines().count();
+    assert_eq!(names(folder.path()).len(), count + 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_output_is_no_error() {
+    let folder = folder();
+    toy::write(folder.path());
+    let script = format!("{} info toy.kiln --plan | head -1", assert_cmd::cargo::cargo_bin("kiln").display());
+    let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
+    assert_eq!((text(&output.stderr), text(&output.stdout).lines().count()), ("", 1));
+}
+
+#[test]
+fn info_tells_the_model_its_sizes_and_the_memory() {
+    let folder = folder();
+    toy::write(folder.path());
+    let said = succeeds(folder.path(), &["info", "toy.kiln"]);
+    for part in ["toy", "draws noise", "MIT OR Apache-2.0", "text_encoder", "unet", "vae_decoder", "vae_encoder", "64x64", "96x64", "at most"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let object: Value = serde_json::from_str(&succeeds(folder.path(), &["info", "--json", "toy.kiln"])).expect("JSON");
+    assert_eq!(object["card"]["name"], "toy");
+    assert_eq!(object["graphs"].as_array().map(Vec::len), Some(7));
+    for size in object["sizes"].as_array().expect("sizes") {
+        let bytes = |key: &str| size[key].as_u64().expect("bytes");
+        assert_eq!(bytes("total_bytes"), bytes("arena_bytes") + bytes("scratch_bytes") + bytes("weight_bytes"));
+        // The decoder's output alone is 3 planes of f32.
+        assert!(bytes("arena_bytes") >= bytes("width") * bytes("height") * 12);
+    }
+    let unet = object["graphs"].as_array().and_then(|graphs| graphs.iter().find(|graph| graph["graph"] == "unet"));
+    assert_eq!(unet.expect("a unet")["inputs"]["sample"], json!([1, 4, 8, 8]));
+    fails(folder.path(), &["info", "--json", "--plan", "toy.kiln"], 2, &["--plan"]);
+}
+
+#[test]
+fn info_draws_the_arena() {
+    let folder = folder();
+    toy::write(folder.path());
+    let said = succeeds(folder.path(), &["info", "--plan", "toy.kiln"]);
+    let unet: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("unet 64x64")).skip(1).take(26).collect();
+    // Three steps: the second writes the attention, the third the output; the sample is there from the beginning.
+    assert!(unet[0].ends_with("|  █"), "{said}");
+    assert!(unet[23].ends_with("|███"), "{said}");
+    assert!(unet[25].contains("at step 1 (attention)"), "{said}");
+}
+
+#[test]
+fn bench_measures_every_graph() {
+    let folder = folder();
+    toy::write(folder.path());
+    let said = succeeds(folder.path(), &["bench", "toy.kiln", "--json", "--runs", "2", "--threads", "2", "--lanes", "2"]);
+    let object: Value = serde_json::from_str(&said).expect("JSON");
+    let graphs: Vec<&String> = object.as_object().expect("an object").keys().collect();
+    assert_eq!(graphs, ["text_encoder", "unet", "vae_decoder", "vae_encoder"]);
+    for (name, graph) in object.as_object().expect("an object") {
+        assert!(graph["seconds"].as_f64().is_some_and(|s| s > 0.0), "{name}");
+        assert!(graph["arena_bytes"].as_u64().is_some_and(|n| n > 0), "{name}");
+    }
+    // 64 pixels, 77 tokens, two products of 4 columns; 64 rows of 4 by 4; twice.
+    assert_eq!(object["unet"]["macs"], 2 * (64 * 77 * 2 * 4 + 64 * 4 * 4));
+    assert_eq!(object["unet"]["operators"]["Attention"]["count"], 1);
+    assert!(succeeds(folder.path(), &["bench", "toy.kiln", "--runs", "1"]).contains("GMAC/s"));
+    fails(folder.path(), &["bench", "toy.kiln", "--size", "8x8"], 2, &["8x8", "64x64, 96x64"]);
+    fails(folder.path(), &["bench", "toy.kiln", "--lanes", "3"], 2, &["--lanes"]);
+}
+
+/// A safetensors file of zeros.
+fn tensors(path: &Path, tensors: &[(&str, Dtype, &[usize])]) {
+    let zeros = vec![0; 1 << 20];
+    let views = tensors.iter().map(|&(name, dtype, shape)| {
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        (name, TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).expect("a tensor"))
+    });
+    fs::write(path, safetensors::serialize(views, None).expect("safetensors")).expect("a file");
+}
+
+const UNET: [(&str, Dtype, &[usize]); 3] = [
+    ("sample", Dtype::F32, &[1, 4, 8, 12]),
+    ("timestep", Dtype::F32, &[1]),
+    ("encoder_hidden_states", Dtype::F32, &[1, 77, 8]),
+];
+
+fn run(graph: &str) -> [&str; 8] {
+    ["run", "toy.kiln", "--graph", graph, "--inputs", "in.safetensors", "--output", "out.safetensors"]
+}
+
+#[test]
+fn run_chooses_the_program_by_the_shapes() {
+    let folder = folder();
+    toy::write(folder.path());
+    let input = folder.path().join("in.safetensors");
+    for (graph, inputs, output, shape) in [
+        ("text_encoder", &[("input_ids", Dtype::I64, &[1, 77][..])][..], "last_hidden_state", &[1, 77, 8][..]),
+        ("text_encoder", &[("input_ids", Dtype::I32, &[1, 77])], "last_hidden_state", &[1, 77, 8]),
+        ("unet", &UNET, "out_sample", &[1, 4, 8, 12]),
+        ("vae_decoder", &[("latents", Dtype::F32, &[1, 4, 8, 8])], "sample", &[1, 3, 64, 64]),
+        ("vae_decoder", &[("latents", Dtype::F16, &[1, 4, 8, 12])], "sample", &[1, 3, 64, 96]),
+        ("vae_encoder", &[("image", Dtype::F32, &[1, 3, 64, 64])], "moments", &[1, 8, 8, 8]),
+    ] {
+        tensors(&input, inputs);
+        assert_eq!(succeeds(folder.path(), &run(graph)), "");
+        let bytes = fs::read(folder.path().join("out.safetensors")).expect("outputs");
+        let outputs = SafeTensors::deserialize(&bytes).expect("safetensors");
+        assert_eq!(outputs.names(), [output]);
+        let tensor = outputs.tensor(output).expect("the output");
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, shape));
+    }
+}
+
+#[test]
+fn run_refuses_tensors_that_do_not_fit() {
+    let folder = folder();
+    toy::write(folder.path());
+    let input = folder.path().join("in.safetensors");
+    let expected = "sample [1, 4, 8, 8] f32, timestep [1] f32, encoder_hidden_states [1, 77, 8] f32";
+    let with = |name: &str, dtype: Dtype, shape: &'static [usize]| {
+        let mut inputs = UNET.to_vec();
+        for tensor in inputs.iter_mut().filter(|tensor| tensor.0 == name) {
+            *tensor = (tensor.0, dtype, shape);
+        }
+        inputs
+    };
+    for (inputs, part) in [
+        (with("sample", Dtype::F32, &[1, 4, 9, 9]), "[1, 4, 9, 9]"),
+        (with("sample", Dtype::F32, &[4, 8, 12]), "[4, 8, 12]"),
+        (with("sample", Dtype::I32, &[1, 4, 8, 12]), "`sample` must be f32, found i32"),
+        (with("timestep", Dtype::F32, &[]), "`timestep`"),
+        (with("encoder_hidden_states", Dtype::F32, &[2, 77, 8]), "[2, 77, 8]"),
+        (UNET[..2].to_vec(), "`encoder_hidden_states` is missing"),
+        ([&UNET[..], &[("extra", Dtype::F32, &[1])]].concat(), "`extra`"),
+    ] {
+        tensors(&input, &inputs);
+        fails(folder.path(), &run("unet"), 1, &[part, expected]);
+    }
+    tensors(&input, &with("sample", Dtype::F64, &[1, 4, 8, 12]));
+    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "`sample`", "F64", "F32, F16, I32 or I64"]);
+    tensors(&input, &[("input_ids", Dtype::F32, &[1, 77])]);
+    fails(folder.path(), &run("text_encoder"), 1, &["`input_ids` must be i32 or i64, found f32"]);
+    let mut ids = vec![0_u8; 77 * 4];
+    ids[8] = 200;
+    let view = TensorView::new(Dtype::I32, vec![1, 77], &ids).expect("a tensor");
+    fs::write(&input, safetensors::serialize([("input_ids", view)], None).expect("safetensors")).expect("a file");
+    fails(folder.path(), &run("text_encoder"), 1, &["200 at 2", "vocabulary of 8"]);
+
+    fs::write(&input, b"no tensors").expect("a file");
+    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "not a safetensors file"]);
+    fs::remove_file(&input).expect("a file");
+    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "No such file"]);
+    fails(folder.path(), &run("vae"), 2, &["--graph", "text_encoder, unet, vae_decoder, vae_encoder"]);
+    tensors(&input, &UNET);
+    let mut missing = run("unet");
+    missing[7] = "missing/out.safetensors";
+    fails(folder.path(), &missing, 1, &["missing/out.safetensors"]);
+    fails(folder.path(), &["run", "toy.kiln"], 2, &["--graph"]);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let folder = folder();
+    assert!(succeeds(folder.path(), &["--help"]).contains("draw"));
+    assert!(succeeds(folder.path(), &["draw", "--help"]).contains("--guidance-scale"));
+    assert_eq!(succeeds(folder.path(), &["--version"]), concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -1,0 +1,236 @@
+//! Pictures: their bits, what they say of themselves, and ends before the end.
+
+#[allow(dead_code)]
+mod common;
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+
+use common::toy;
+use kiln::pipeline::samplers::SamplerKind;
+use kiln::pipeline::{RequestError, Settings, Watch};
+use kiln::runtime::{Cancellation, Model, RuntimeError};
+use kiln::{Error, Kiln, Picture, Progress, Request};
+use kiln_kernels::{Isa, Kernels};
+use serde_json::json;
+use tempfile::TempDir;
+
+fn toy() -> (TempDir, Kiln) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kiln = Kiln::open(toy::write(folder.path())).expect("a package");
+    (folder, kiln)
+}
+
+fn on(_: Progress<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn apple() -> Request {
+    Request::new("a red apple").seed(1)
+}
+
+#[test]
+fn a_request_takes_the_cards_defaults() {
+    let (_folder, kiln) = toy();
+    let expected = Settings {
+        prompt: "a red apple".into(),
+        negative: String::new(),
+        steps: 4,
+        seed: 1,
+        width: 64,
+        height: 64,
+        guidance_scale: 3.0,
+        sampler: SamplerKind::Ddim,
+    };
+    assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
+    assert_eq!(kiln.sizes(), toy::SIZES);
+    let picture = kiln.draw(&apple(), &mut on).expect("a picture");
+    assert_eq!((picture.settings(), picture.model(), picture.cut().len()), (&expected, "toy", 0));
+    assert_eq!(picture.view().dim(), (64, 64, 3));
+    let memory = kiln.memory(&expected).expect("sizes");
+    assert!(memory.arena_bytes >= 64 * 64 * 3 * 4 && memory.weight_bytes > 0);
+}
+
+#[test]
+fn a_wide_picture_is_wide() {
+    let (_folder, kiln) = toy();
+    let picture = kiln.draw(&apple().size(96, 64), &mut on).expect("a picture");
+    assert_eq!((picture.width(), picture.height(), picture.view().dim()), (96, 64, (64, 96, 3)));
+    assert_eq!(picture.view()[[1, 2, 1]], picture.pixels()[(96 + 2) * 3 + 1]);
+}
+
+#[test]
+fn every_setting_matters() {
+    let (_folder, kiln) = toy();
+    let draw = |request: Request| kiln.draw(&request, &mut on).expect("a picture").pixels().to_vec();
+    let pictures = [
+        apple(),
+        apple().seed(2),
+        apple().steps(5),
+        apple().negative("blue"),
+        apple().guidance_scale(1.0),
+        apple().guidance_scale(2.0),
+        apple().sampler(SamplerKind::Euler),
+        apple().sampler(SamplerKind::EulerAncestral),
+        Request::new("a blue apple").seed(1),
+    ]
+    .map(draw);
+    for (i, picture) in pictures.iter().enumerate() {
+        assert!(!pictures[..i].contains(picture), "picture {i} is one of those before it");
+    }
+    // Without guidance the negative prompt has nothing to say, and only the low half of a seed counts.
+    assert_eq!(draw(apple().guidance_scale(1.0).negative("blue")), pictures[4]);
+    assert_eq!(draw(apple().seed(1 << 32 | 1)), pictures[0]);
+}
+
+#[test]
+fn progress_tells_every_part() {
+    let (_folder, kiln) = toy();
+    let mut told = Vec::new();
+    let picture = kiln.draw(&apple().steps(2), &mut |progress| {
+        told.push(match progress {
+            Progress::Encoded { context } => format!("encoded {}", context.len()),
+            Progress::Denoised { step, steps, latents } => format!("step {step} of {steps}: {}", latents.len()),
+            Progress::Decoded { planes } => format!("decoded {}", planes.len()),
+            other => panic!("{other:?}"),
+        });
+        ControlFlow::Continue(())
+    });
+    assert!(picture.is_ok());
+    assert_eq!(told, ["encoded 1232", "step 1 of 2: 256", "step 2 of 2: 256", "decoded 12288"]);
+}
+
+#[test]
+fn breaking_off_ends_it_at_once() {
+    let (_folder, kiln) = toy();
+    for end in 1..=6 {
+        let mut told = 0;
+        let result = kiln.draw(&apple(), &mut |_| {
+            told += 1;
+            if told == end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(result, Err(Error::Cancelled)), "at {end}");
+        assert_eq!(told, end);
+    }
+}
+
+#[test]
+fn a_cancellation_ends_it_too() {
+    let (_folder, kiln) = toy();
+    let cancellation = Cancellation::new();
+    let kiln = kiln.cancellation(cancellation.clone());
+    let cancel: &mut Watch<'_> = &mut |progress| {
+        if let Progress::Denoised { step: 2, .. } = progress {
+            cancellation.cancel();
+        }
+        ControlFlow::Continue(())
+    };
+    assert!(matches!(kiln.draw(&apple(), cancel), Err(Error::Cancelled)));
+    assert!(matches!(kiln.draw(&apple(), &mut on), Err(Error::Cancelled)));
+}
+
+#[test]
+fn requests_that_cannot_be_met_are_told_before_anything_is_drawn() {
+    let (_folder, kiln) = toy();
+    let refused = |request: Request| match kiln.draw(&request, &mut |_| panic!("drawn")) {
+        Err(Error::Request(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let available = toy::SIZES.to_vec();
+    assert_eq!(refused(apple().size(8, 8)), RequestError::Size { width: 8, height: 8, available });
+    assert_eq!(refused(apple().steps(0)), RequestError::Steps { steps: 0, most: 1000 });
+    assert_eq!(refused(apple().steps(1000)), RequestError::Steps { steps: 1000, most: 999 });
+    assert_eq!(refused(apple().guidance_scale(f32::INFINITY)), RequestError::GuidanceScale(f32::INFINITY));
+}
+
+/// Betas and predictions that send the latents to infinity are an error, not a picture.
+#[test]
+fn numbers_out_of_range_are_an_error() {
+    let (_folder, kiln) = toy();
+    let result = kiln.draw(&apple().guidance_scale(f32::MAX), &mut on);
+    assert!(matches!(result, Err(Error::NotFinite { .. })), "{result:?}");
+}
+
+#[test]
+fn missing_graphs_are_named() {
+    let error = Kiln::open("no such file.kiln").err().expect("an error");
+    assert!(matches!(error, Error::Runtime(RuntimeError::Open { .. })));
+    assert!(error.to_string().starts_with("no such file.kiln: "), "{error}");
+}
+
+#[test]
+fn a_png_gives_the_pixels_back() {
+    let (_folder, kiln) = toy();
+    let picture = kiln.draw(&apple(), &mut on).expect("a picture");
+    let mut bytes = Vec::new();
+    picture.encode_png(&mut bytes).expect("memory");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    let info = reader.next_frame(&mut pixels).expect("pixels");
+    assert_eq!((info.width, info.height), (64, 64));
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    assert_eq!(pixels, picture.pixels());
+}
+
+/// What a picture of the toy model is on every machine, with every instruction set and number of threads.
+#[test]
+fn toy_pictures_have_the_same_bits_everywhere() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = toy::write_with(folder.path(), &json!({}), &json!({}));
+    let requests = SamplerKind::ALL.map(|sampler| apple().sampler(sampler).negative("blue"));
+    golden("toy", &requests, &|| Model::open(&path).expect("a package"));
+}
+
+/// The same of the model that the program carries.
+#[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
+#[test]
+fn embedded_pictures_have_the_same_bits_everywhere() {
+    let requests = [
+        Request::new("red apple, 3d style").seed(1).steps(3),
+        Request::new("grinning face, 3d style, blue background").seed(2).steps(2).sampler(SamplerKind::EulerAncestral),
+        Request::new("cat face, flat style").seed(3).steps(2).guidance_scale(1.0).sampler(SamplerKind::Euler),
+    ];
+    golden("embedded", &requests, &|| kiln::pipeline::embedded_model().expect("a model").expect("a package"));
+}
+
+/// Compares with `goldens/NAME.txt`, whose lines are a command and its picture's hash. `KILN_BLESS=1` writes the file anew.
+fn golden(name: &str, requests: &[Request], open: &dyn Fn() -> Model) {
+    let path = common::fixture("../goldens").join(format!("{name}.txt"));
+    let draw = |isa: Isa, threads: usize| {
+        let model = open().with_isa(isa).expect("it was listed");
+        let kiln = Kiln::from_model(model).expect("a package").threads(NonZeroUsize::new(threads).expect("some"));
+        let lines = requests.iter().map(|request| {
+            let picture = kiln.draw(request, &mut on).expect("a picture");
+            format!("{} {:016x}\n", command(&picture), hash(picture.pixels()))
+        });
+        lines.collect::<String>()
+    };
+    let actual = draw(Isa::Scalar, 1);
+    if std::env::var_os("KILN_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let head = format!("# KILN_BLESS=1 cargo test --release --test draw {name}\n");
+        std::fs::write(&path, head + &actual).expect("the folder can be written to");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let expected: String = expected.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(actual, expected, "scalar, 1 thread; KILN_BLESS=1 accepts");
+    for isa in Kernels::all().map(Kernels::isa) {
+        for threads in 1..=3 {
+            assert_eq!(draw(isa, threads), expected, "{}, {threads} threads", isa.name());
+        }
+    }
+}
+
+/// The command that draws the picture.
+fn command(picture: &Picture) -> String {
+    let Settings { prompt, negative, steps, seed, width, height, guidance_scale, sampler } = picture.settings();
+    format!(
+        "kiln draw '{prompt}' --negative '{negative}' --steps {steps} --seed {seed} --size {width}x{height} \
+         --guidance-scale {guidance_scale} --sampler {sampler}:"
+    )
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}

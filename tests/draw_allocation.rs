@@ -1,0 +1,55 @@
+//! The steps of a drawing allocate nothing, whatever the sampler.
+
+#[allow(dead_code)]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::toy;
+use kiln::pipeline::samplers::SamplerKind;
+use kiln::{Kiln, Progress, Request};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test in this file: another one would allocate meanwhile.
+#[test]
+fn steps_allocate_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kiln = Kiln::open(toy::write(folder.path())).expect("a package").threads(NonZeroUsize::new(2).expect("two"));
+    for sampler in SamplerKind::ALL {
+        let request = Request::new("a red apple").steps(20).seed(1).sampler(sampler);
+        let mut counts = [0; 20];
+        kiln.draw(&request, &mut |progress| {
+            if let Progress::Denoised { step, .. } = progress {
+                counts[step - 1] = ALLOCATIONS.load(Ordering::SeqCst);
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("a picture");
+        assert!(counts[0] > 0);
+        assert_eq!(counts, [counts[0]; 20], "{sampler}");
+    }
+}
