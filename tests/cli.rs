@@ -88,7 +88,8 @@ fn draws_into_a_file_named_after_the_prompt() {
 fn a_picture_says_how_it_was_drawn() {
     let folder = folder();
     toy::write(folder.path());
-    let more = ["--seed", "9", "--sampler", "euler-a", "--negative", "blå 🍎", "-o", "x.png", "--size", "96x64", "--quiet"];
+    let more =
+        ["--seed", "9", "--sampler", "euler-a", "--negative", "blå 🍎", "-o", "x.png", "--size", "96x64", "--quiet"];
     assert_eq!(succeeds(folder.path(), &draw(&more)), "");
     let texts = png_texts(&folder.path().join("x.png"));
     let expected = [
@@ -208,7 +209,8 @@ fn refuses_what_the_model_does_not_draw() {
 fn refuses_packages_that_are_missing_or_no_packages() {
     let folder = folder();
     fs::write(folder.path().join("empty.kiln"), b"").expect("a file");
-    fs::write(folder.path().join("text.kiln"), b"this is not a package, but it is long enough to be looked at").expect("a file");
+    fs::write(folder.path().join("text.kiln"), b"this is not a package, but it is long enough to be looked at")
+        .expect("a file");
     fs::create_dir(folder.path().join("folder.kiln")).expect("a folder");
     for name in ["missing.kiln", "empty.kiln", "text.kiln", "folder.kiln"] {
         for command in [&["draw", "cat", "-m", name][..], &["info", name], &["verify", name], &["bench", name]] {
@@ -293,7 +295,12 @@ fn refuses_places_that_cannot_be_written_to() {
     let folder = folder();
     toy::write(folder.path());
     fs::create_dir(folder.path().join("taken")).expect("a folder");
-    for (name, part) in [("missing/x.png", "No such file"), ("taken", "folder"), ("toy.kiln/x.png", "Not a directory"), ("..", "folder")] {
+    for (name, part) in [
+        ("missing/x.png", "No such file"),
+        ("taken", "folder"),
+        ("toy.kiln/x.png", "Not a directory"),
+        ("..", "folder"),
+    ] {
         fails(folder.path(), &draw(&["-o", name]), 1, &[name, part]);
     }
     fails(folder.path(), &draw(&["-o", ""]), 2, &["--output"]);
@@ -311,8 +318,10 @@ fn a_full_disk_leaves_nothing_half_written() {
     fs::write(folder.path().join("x.png"), b"old").expect("a file");
     let command = assert_cmd::cargo::cargo_bin("kiln");
     for more in ["-o x.png", ""] {
-        let script = format!("trap '' XFSZ; ulimit -f 1; exec {} draw -m toy.kiln 'a red apple' {more}", command.display());
-        let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
+        let script =
+            format!("trap '' XFSZ; ulimit -f 1; exec {} draw -m toy.kiln 'a red apple' {more}", command.display());
+        let output =
+            std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
         let line = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(line.starts_with("kiln: ") && line.contains(".png: File too large"), "{line}");
@@ -370,7 +379,8 @@ fn a_closed_output_is_no_error() {
     let folder = folder();
     toy::write(folder.path());
     let script = format!("{} info toy.kiln --plan | head -1", assert_cmd::cargo::cargo_bin("kiln").display());
-    let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
+    let output =
+        std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
     assert_eq!((text(&output.stderr), text(&output.stdout).lines().count()), ("", 1));
 }
 
@@ -379,7 +389,18 @@ fn info_tells_the_model_its_sizes_and_the_memory() {
     let folder = folder();
     toy::write(folder.path());
     let said = succeeds(folder.path(), &["info", "toy.kiln"]);
-    for part in ["toy", "draws noise", "MIT OR Apache-2.0", "text_encoder", "unet", "vae_decoder", "vae_encoder", "64x64", "96x64", "at most"] {
+    for part in [
+        "toy",
+        "draws noise",
+        "MIT OR Apache-2.0",
+        "text_encoder",
+        "unet",
+        "vae_decoder",
+        "vae_encoder",
+        "64x64",
+        "96x64",
+        "at most",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let object: Value = serde_json::from_str(&succeeds(folder.path(), &["info", "--json", "toy.kiln"])).expect("JSON");
@@ -412,7 +433,8 @@ fn info_draws_the_arena() {
 fn bench_measures_every_graph() {
     let folder = folder();
     toy::write(folder.path());
-    let said = succeeds(folder.path(), &["bench", "toy.kiln", "--json", "--runs", "2", "--threads", "2", "--lanes", "2"]);
+    let said =
+        succeeds(folder.path(), &["bench", "toy.kiln", "--json", "--runs", "2", "--threads", "2", "--lanes", "2"]);
     let object: Value = serde_json::from_str(&said).expect("JSON");
     let graphs: Vec<&String> = object.as_object().expect("an object").keys().collect();
     assert_eq!(graphs, ["text_encoder", "unet", "vae_decoder", "vae_encoder"]);

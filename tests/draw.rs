@@ -12,6 +12,7 @@ use kiln::pipeline::{RequestError, Settings, Watch};
 use kiln::runtime::{Cancellation, Model, RuntimeError};
 use kiln::{Error, Kiln, Picture, Progress, Request};
 use kiln_kernels::{Isa, Kernels};
+use kiln_package::GraphKind;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -143,12 +144,18 @@ fn requests_that_cannot_be_met_are_told_before_anything_is_drawn() {
     assert_eq!(refused(apple().guidance_scale(f32::INFINITY)), RequestError::GuidanceScale(f32::INFINITY));
 }
 
-/// Betas and predictions that send the latents to infinity are an error, not a picture.
+/// Numbers that grow to infinity are an error, not a picture.
 #[test]
 fn numbers_out_of_range_are_an_error() {
-    let (_folder, kiln) = toy();
-    let result = kiln.draw(&apple().guidance_scale(f32::MAX), &mut on);
-    assert!(matches!(result, Err(Error::NotFinite { .. })), "{result:?}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // The largest sigma of these betas is about 1e9.
+    let path = toy::write_with(folder.path(), &json!({}), &json!({ "beta_end": 0.1 }));
+    let kiln = Kiln::open(path).expect("a package");
+    let result = kiln.draw(&apple().sampler(SamplerKind::Euler).guidance_scale(f32::MAX), &mut on);
+    assert!(matches!(result, Err(Error::NotFinite { graph: GraphKind::Unet, step: Some(_) })), "{result:?}");
+    let path = toy::write_with(folder.path(), &json!({ "vae_scaling_factor": 1e-40 }), &json!({}));
+    let result = Kiln::open(path).expect("a package").draw(&apple(), &mut on);
+    assert!(matches!(result, Err(Error::NotFinite { graph: GraphKind::VaeDecoder, step: None })), "{result:?}");
 }
 
 #[test]

@@ -73,8 +73,10 @@ fn has_the_same_bits_everywhere() {
     noise.fill(&mut values);
     let mut few = [0.0; 3];
     noise.fill(&mut few);
-    let hash = values.iter().chain(&few).flat_map(|x| x.to_bits().to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |h, byte| {
-        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64)
-    });
+    let hash = values
+        .iter()
+        .chain(&few)
+        .flat_map(|x| x.to_bits().to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64));
     assert_eq!(hash, 9_370_312_530_740_065_837);
 }

@@ -80,7 +80,10 @@ fn the_schedules_are_diffusers_own() {
     for (changes, expected) in [
         (json!({}), [0x3f7f_c84b, 0x3f7f_9054, 0x3e8d_7b73, 0x3b9a_8e83, 0x3b98_b3b6]),
         (json!({ "beta_schedule": "linear" }), [0x3f7f_c84b, 0x3f7f_8fe7, 0x3e24_a151, 0x3ad1_78b3, 0x3ace_f533]),
-        (json!({ "beta_schedule": "squaredcos_cap_v2" }), [0x3f7f_fd4b, 0x3f7f_fa45, 0x3efc_0cc9, 0x3622_fde3, 0x3126_e6c2]),
+        (
+            json!({ "beta_schedule": "squaredcos_cap_v2" }),
+            [0x3f7f_fd4b, 0x3f7f_fa45, 0x3efc_0cc9, 0x3622_fde3, 0x3126_e6c2],
+        ),
         (json!({ "rescale_betas_zero_snr": true }), [0x3f7f_c84b, 0x3f7f_8c3b, 0x3e76_cd91, 0x3453_4ef4, 0]),
     ] {
         let schedule = with(changes.clone()).expect("a schedule");
@@ -113,10 +116,7 @@ fn trained_betas_replace_the_schedule() {
 fn zero_signal_needs_velocity() {
     let changes = json!({ "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" });
     let schedule = with(changes.clone()).expect("a schedule");
-    assert_eq!(
-        SamplerKind::Ddim.prepare(&schedule, 4, LEN).err(),
-        Some(ScheduleError::NoSignal { timestep: 999 })
-    );
+    assert_eq!(SamplerKind::Ddim.prepare(&schedule, 4, LEN).err(), Some(ScheduleError::NoSignal { timestep: 999 }));
     let mut changes = changes;
     changes["prediction_type"] = json!("v_prediction");
     let schedule = with(changes).expect("a schedule");
@@ -129,14 +129,29 @@ fn zero_signal_needs_velocity() {
 #[test]
 fn refuse_what_they_do_not_know() {
     for (changes, message) in [
-        (json!({ "beta_schedule": "sigmoid" }), "scheduler: beta_schedule is `sigmoid`, known: linear, scaled_linear, squaredcos_cap_v2"),
-        (json!({ "prediction_type": "sample" }), "scheduler: prediction_type is `sample`, known: epsilon, v_prediction"),
-        (json!({ "timestep_spacing": "even" }), "scheduler: timestep_spacing is `even`, known: leading, trailing, linspace"),
+        (
+            json!({ "beta_schedule": "sigmoid" }),
+            "scheduler: beta_schedule is `sigmoid`, known: linear, scaled_linear, squaredcos_cap_v2",
+        ),
+        (
+            json!({ "prediction_type": "sample" }),
+            "scheduler: prediction_type is `sample`, known: epsilon, v_prediction",
+        ),
+        (
+            json!({ "timestep_spacing": "even" }),
+            "scheduler: timestep_spacing is `even`, known: leading, trailing, linspace",
+        ),
         (json!({ "final_sigmas_type": "one" }), "scheduler: final_sigmas_type is `one`, known: zero, sigma_min"),
         (json!({ "num_train_timesteps": 0 }), "scheduler: num_train_timesteps is 0, expected 1 to 100000"),
         (json!({ "steps_offset": 2000 }), "scheduler: steps_offset is 2000, expected 0 to 1000"),
-        (json!({ "clip_sample": true, "clip_sample_range": -1 }), "scheduler: clip_sample_range is -1, expected a positive number"),
-        (json!({ "trained_betas": [0.1] }), "scheduler: trained_betas is 1 numbers, expected 1000, one for each training timestep"),
+        (
+            json!({ "clip_sample": true, "clip_sample_range": -1 }),
+            "scheduler: clip_sample_range is -1, expected a positive number",
+        ),
+        (
+            json!({ "trained_betas": [0.1] }),
+            "scheduler: trained_betas is 1 numbers, expected 1000, one for each training timestep",
+        ),
         (json!({ "beta_end": 1.5 }), "scheduler: betas is "),
         (json!({ "beta_start": -1.0 }), "scheduler: betas is "),
         (json!({ "num_train_timesteps": "many" }), "scheduler: invalid type"),
@@ -151,9 +166,21 @@ fn refuse_what_they_do_not_know() {
 #[test]
 fn refuse_what_they_cannot_do() {
     for (kind, changes, message) in [
-        (SamplerKind::Ddim, json!({ "thresholding": true }), "scheduler: thresholding is not supported by the sampler ddim"),
-        (SamplerKind::Euler, json!({ "use_karras_sigmas": true }), "scheduler: use_karras_sigmas is not supported by the sampler euler"),
-        (SamplerKind::Euler, json!({ "interpolation_type": "log_linear" }), "scheduler: interpolation_type is not supported by the sampler euler"),
+        (
+            SamplerKind::Ddim,
+            json!({ "thresholding": true }),
+            "scheduler: thresholding is not supported by the sampler ddim",
+        ),
+        (
+            SamplerKind::Euler,
+            json!({ "use_karras_sigmas": true }),
+            "scheduler: use_karras_sigmas is not supported by the sampler euler",
+        ),
+        (
+            SamplerKind::Euler,
+            json!({ "interpolation_type": "log_linear" }),
+            "scheduler: interpolation_type is not supported by the sampler euler",
+        ),
     ] {
         let schedule = with(changes).expect("a schedule");
         let error = kind.prepare(&schedule, 4, LEN).err().expect("an error");

@@ -72,9 +72,7 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("seed {seed}: {} pictures would count past {}", args.count, u64::MAX)));
     }
     let mut settings = kiln.settings(&request(args, seed))?;
-    for number in 1..=args.count.min(2) {
-        target(args, number).probe()?;
-    }
+    target(args, 1).probe()?;
     cancel_on_signal(&cancellation).map_err(|error| CliError::Failure(format!("signals: {error}")))?;
 
     for number in 1..=args.count {

@@ -1,8 +1,8 @@
 //! What a command ends with, and the exit code that says so.
 
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 use kiln::pipeline::Error;
 use kiln::runtime::RuntimeError;
@@ -26,7 +26,7 @@ pub enum CliError {
 
 impl CliError {
     /// A failure with a file.
-    pub fn file(path: &Path, error: &io::Error) -> Self {
+    pub fn file(path: &Path, error: &impl fmt::Display) -> Self {
         Self::Failure(format!("{}: {error}", path.display()))
     }
 

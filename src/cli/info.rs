@@ -117,7 +117,8 @@ fn as_text(model: &Model, card: &Value) -> String {
             megabytes(program.arena_bytes()),
         );
     }
-    let _ = writeln!(text, "\nmemory of a drawing with guidance and {} threads", SessionOptions::default().thread_count());
+    let _ =
+        writeln!(text, "\nmemory of a drawing with guidance and {} threads", SessionOptions::default().thread_count());
     for (height, width) in model.sizes(GraphKind::Unet) {
         if let Some(memory) = ceiling(model, height, width) {
             let _ = writeln!(

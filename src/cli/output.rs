@@ -1,5 +1,6 @@
 //! Standard output that may close, and files that are complete or not there.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,9 @@ impl Target {
 
     /// Has `write` fill the file and returns its path. Until all of it is on the disk it has another name; after an error
     /// it is gone, and what stood under the path is as it was. A device or a pipe is written to as it is.
-    pub fn write(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, CliError> {
+    ///
+    /// Errors of `write` are told with the file's path before them.
+    pub fn write<E: Display>(&self, write: impl FnOnce(&mut File) -> Result<(), E>) -> Result<PathBuf, CliError> {
         match self {
             Self::Replace(path) if is_special(path) => {
                 let mut file = OpenOptions::new().write(true).open(path).map_err(|e| CliError::file(path, &e))?;
@@ -66,14 +69,16 @@ impl Target {
                 if let Ok(old) = fs::metadata(&real) {
                     beside.file.set_permissions(old.permissions()).map_err(|e| CliError::file(path, &e))?;
                 }
-                write(&mut beside.file).and_then(|()| beside.file.sync_all()).map_err(|e| CliError::file(path, &e))?;
+                write(&mut beside.file).map_err(|e| CliError::file(path, &e))?;
+                beside.file.sync_all().map_err(|e| CliError::file(path, &e))?;
                 beside.rename(&real)?;
                 Ok(path.clone())
             }
             Self::Fresh { folder, stem, extension } => {
                 let first = folder.join(format!("{stem}.{extension}"));
                 let mut beside = Beside::create(&first)?;
-                write(&mut beside.file).and_then(|()| beside.file.sync_all()).map_err(|e| CliError::file(&first, &e))?;
+                write(&mut beside.file).map_err(|e| CliError::file(&first, &e))?;
+                beside.file.sync_all().map_err(|e| CliError::file(&first, &e))?;
                 let path = reserve(folder, stem, extension)?;
                 beside.rename(&path).inspect_err(|_| _ = fs::remove_file(&path))?;
                 Ok(path)

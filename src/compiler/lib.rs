@@ -1,5 +1,263 @@
 //! From a checkpoint to a `.kiln` file.
+//!
+//! - `frontend/`: sources of models; each gives graphs of *source* operators.
+//! - `graph/`: the graph, its text form, its rules, its meaning.
+//! - `passes/`: from source operators to the operators of a program.
+//! - `plan/`: the arena, the packed weights, the file.
+//!
+//! [`compile`] is the whole way.
+
+#![forbid(unsafe_code)]
 
 pub mod frontend;
 pub mod graph;
+mod output;
 pub mod passes;
+pub mod plan;
+
+#[cfg(test)]
+mod tests;
+
+use frontend::Checkpoint;
+use graph::Graph;
+use kiln_package::GraphKind;
+use passes::PassReport;
+use plan::{PackageParts, Part, Precision};
+use std::path::{Path, PathBuf};
+
+/// What to compile, into what.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// The folder that the model is read from.
+    pub source: PathBuf,
+    /// The file to write. It is replaced at once when everything is done, or left alone.
+    pub output: PathBuf,
+    /// Picture sizes, width and height in pixels; empty for the model's own. The first is the package's default, unless
+    /// the model's card names another one of them.
+    pub sizes: Vec<(usize, usize)>,
+    /// Type of weights and activations.
+    pub precision: Precision,
+    /// Runs only that many passes and writes nothing: [`Progress::Graph`] gives what they made.
+    pub stop_after: Option<usize>,
+    /// A pass after which [`Progress::Graph`] gives every graph.
+    pub dump: Option<String>,
+}
+
+impl CompileOptions {
+    /// The model in `source`, at its own size, in `f16`, to `output`.
+    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        CompileOptions {
+            source: source.into(),
+            output: output.into(),
+            sizes: Vec::new(),
+            precision: Precision::F16,
+            stop_after: None,
+            dump: None,
+        }
+    }
+}
+
+/// How far the work is.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A part of the model is being read, such as `unet`.
+    Reading(&'a str),
+    /// A pass has run on a graph.
+    Pass {
+        /// The graph's name.
+        graph: &'a str,
+        /// How it went.
+        report: &'a PassReport,
+    },
+    /// A graph that was asked for by `dump` or `stop_after`; it prints as text.
+    Graph {
+        /// The last pass that ran.
+        pass: &'a str,
+        /// The graph after it.
+        graph: &'a Graph,
+    },
+    /// A program is being planned, or weights are being written.
+    Plan(plan::Progress),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// Picture sizes, width and height in pixels.
+    pub sizes: Vec<(usize, usize)>,
+    /// Bytes of the package; 0 when `stop_after` kept it from being written.
+    pub bytes: u64,
+}
+
+/// Why a model could not be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The source cannot be read.
+    #[cfg(feature = "onnx")]
+    #[error(transparent)]
+    Onnx(#[from] frontend::onnx::OnnxError),
+    /// This build has no frontend for the source.
+    #[error("{path}: this build of kiln cannot read ONNX folders (build it with the feature `onnx`)", path = .0.display())]
+    NoFrontend(PathBuf),
+    /// Sizes that the model cannot have.
+    #[error("size {}: width and height must be multiples of {multiple}, at least {multiple}", list(.sizes))]
+    Size {
+        /// The sizes that do not fit.
+        sizes: Vec<(usize, usize)>,
+        /// What they must be multiples of.
+        multiple: usize,
+    },
+    /// `dump` names no pass.
+    #[error("no pass is called {name:?}; the passes are {}", .known.join(", "))]
+    UnknownPass {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+    /// `stop_after` is more than there are passes.
+    #[error("there are {count} passes, cannot stop after {asked}")]
+    StopAfter {
+        /// The number asked for.
+        asked: usize,
+        /// The number of passes.
+        count: usize,
+    },
+    /// The passes could not make a program of a graph.
+    #[error(transparent)]
+    Pass(#[from] passes::PassError),
+    /// A graph has no form at a size.
+    #[error(transparent)]
+    Resize(#[from] graph::ResizeError),
+    /// The programs could not be planned.
+    #[error(transparent)]
+    Plan(plan::PlanError),
+    /// The package could not be written.
+    #[error("{path}: cannot be written: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn list(sizes: &[(usize, usize)]) -> String {
+    let sizes: Vec<String> = sizes.iter().map(|(w, h)| format!("{w}x{h}")).collect();
+    sizes.join(", ")
+}
+
+/// Compiles a model: reads it, runs the passes, shapes the graphs for each size, plans and writes the package.
+pub fn compile(options: &CompileOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Compiled, CompileError> {
+    check_passes(options)?;
+    let mut model = open(&options.source, &mut |part| progress(Progress::Reading(part)))?;
+    let sizes = sizes(options, &model)?;
+
+    let encoder = model.vae_encoder.as_mut();
+    for graph in [&mut model.text_encoder, &mut model.unet, &mut model.vae_decoder].into_iter().chain(encoder) {
+        run_passes(graph, options, progress)?;
+    }
+    if options.stop_after.is_some() {
+        return Ok(Compiled { sizes, bytes: 0 });
+    }
+
+    let card = model.card.to_json(options.precision.name(), default_size(&model, &sizes));
+    let graphs = parts(&model, &sizes)?;
+    let Checkpoint { tokenizer, scheduler, .. } = model;
+    let parts = PackageParts { card, tokenizer, scheduler, graphs };
+    let bytes = output::replace(&options.output, |file| {
+        plan::emit(parts, options.precision, file, &mut |p| progress(Progress::Plan(p)))
+    })?;
+    Ok(Compiled { sizes, bytes })
+}
+
+#[cfg(feature = "onnx")]
+fn open(source: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
+    Ok(frontend::onnx::open(source, progress)?)
+}
+
+#[cfg(not(feature = "onnx"))]
+fn open(source: &Path, _: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
+    Err(CompileError::NoFrontend(source.to_owned()))
+}
+
+fn check_passes(options: &CompileOptions) -> Result<(), CompileError> {
+    let known: Vec<&'static str> = passes::list().iter().map(|(name, _)| *name).collect();
+    if let Some(name) = options.dump.as_ref().filter(|name| !known.contains(&name.as_str())) {
+        return Err(CompileError::UnknownPass { name: name.clone(), known });
+    }
+    match options.stop_after {
+        Some(asked) if asked > known.len() => Err(CompileError::StopAfter { asked, count: known.len() }),
+        _ => Ok(()),
+    }
+}
+
+/// The sizes to compile for: those asked for, each once, or the model's own.
+fn sizes(options: &CompileOptions, model: &Checkpoint) -> Result<Vec<(usize, usize)>, CompileError> {
+    if options.sizes.is_empty() {
+        let [h, w] = model.latent.map(|n| n * model.vae_factor);
+        return Ok(vec![(w, h)]);
+    }
+    // Pictures are of multiples of 8 whatever the model, as in diffusers.
+    let multiple = if model.vae_factor > 8 || 8 % model.vae_factor != 0 { model.vae_factor } else { 8 };
+    let fits = |n: usize| n > 0 && n % multiple == 0;
+    let wrong: Vec<_> = options.sizes.iter().copied().filter(|(w, h)| !fits(*w) || !fits(*h)).collect();
+    if !wrong.is_empty() {
+        return Err(CompileError::Size { sizes: wrong, multiple });
+    }
+    let mut sizes: Vec<(usize, usize)> = Vec::new();
+    for size in &options.sizes {
+        if !sizes.contains(size) {
+            sizes.push(*size);
+        }
+    }
+    Ok(sizes)
+}
+
+/// The size that the model's card names, if it is one of those, else the first.
+fn default_size(model: &Checkpoint, sizes: &[(usize, usize)]) -> (usize, usize) {
+    let named = |key: &str| model.card.own.get("defaults")?.get(key)?.as_u64().and_then(|n| usize::try_from(n).ok());
+    let own = named("width").zip(named("height"));
+    own.filter(|own| sizes.contains(own)).unwrap_or(sizes[0])
+}
+
+fn run_passes(
+    graph: &mut Graph,
+    options: &CompileOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), CompileError> {
+    let mut last = "the frontend";
+    let name = graph.name.clone();
+    passes::run(graph, options.stop_after, &mut |report, graph| {
+        progress(Progress::Pass { graph: &name, report });
+        if options.dump.as_deref() == Some(report.name) {
+            progress(Progress::Graph { pass: report.name, graph });
+        }
+        last = report.name;
+    })?;
+    if options.stop_after.is_some() && options.dump.is_none() {
+        progress(Progress::Graph { pass: last, graph });
+    }
+    Ok(())
+}
+
+/// Every graph at every size that it has one for.
+fn parts(model: &Checkpoint, sizes: &[(usize, usize)]) -> Result<Vec<Part>, CompileError> {
+    let text = Part { kind: GraphKind::TextEncoder, height: 0, width: 0, graph: model.text_encoder.clone() };
+    let mut parts = vec![text];
+    for (width, height) in sizes {
+        let latent = [height / model.vae_factor, width / model.vae_factor];
+        let pictures = [
+            (GraphKind::Unet, Some(&model.unet), latent),
+            (GraphKind::VaeDecoder, Some(&model.vae_decoder), latent),
+            (GraphKind::VaeEncoder, model.vae_encoder.as_ref(), [*height, *width]),
+        ];
+        for (kind, graph, size) in pictures {
+            let Some(graph) = graph else { continue };
+            // Sizes are bounded by the memory that the graphs at them need long before they are by `u32`.
+            let (height, width) = (*height as u32, *width as u32);
+            parts.push(Part { kind, height, width, graph: graph.resized(size)? });
+        }
+    }
+    Ok(parts)
+}

@@ -18,8 +18,8 @@ pub(crate) fn range(len: usize, task: usize) -> Range<usize> {
     task * TASK_ELEMENTS..len.min((task + 1) * TASK_ELEMENTS)
 }
 
-/// A function of each of some values. (A trait: the compiler may leave a closure out of line, and there it would not have
-/// the caller's instruction set.)
+/// A function of each of some values. (A trait: the compiler may leave a closure out of line, and there it would not
+/// have the caller's instruction set.)
 pub(crate) trait Map {
     /// Must be `#[inline(always)]`.
     fn map(&self, values: &mut [f32]);

@@ -64,11 +64,7 @@ impl Check {
     }
 
     pub fn len(&self, operand: &'static str, found: usize, expected: usize) -> Result<(), ArgumentError> {
-        if found == expected {
-            Ok(())
-        } else {
-            Err(ArgumentError::Length { op: self.0, operand, expected, found })
-        }
+        if found == expected { Ok(()) } else { Err(ArgumentError::Length { op: self.0, operand, expected, found }) }
     }
 
     /// An optional operand's length, where there is one.

@@ -11,6 +11,7 @@
 //! | `isa.rs` | [`Isa`] and [`Kernels`], the proof that this CPU has one |
 //! | `job.rs` | [`Job`], [`Launch`] |
 //! | `math.rs` | `exp`, `sigmoid`, GELU, `sin` and `cos`, the same everywhere |
+//! | `elementwise.rs` | what operators share that treat each element by itself |
 //! | `lanes.rs` | sums and maxima of a row in 16 lanes |
 //! | `pack.rs` | weight panels |
 //! | `arch/` | what is written for one instruction set: portable bodies compiled again under its features |

@@ -71,11 +71,11 @@ pub fn exp(x: f32) -> f32 {
     let r = n.mul_add(-0.693_145_75, x);
     let r = n.mul_add(-1.428_606_8e-6, r);
     // e^r = 1 + r + r^2 p(r)
-    let p = 1.987_569_15e-4f32;
-    let p = p.mul_add(r, 1.398_199_95e-3);
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_2e-3);
     let p = p.mul_add(r, 8.333_452e-3);
     let p = p.mul_add(r, 4.166_579_6e-2);
-    let p = p.mul_add(r, 1.666_666_55e-1);
+    let p = p.mul_add(r, 1.666_666_6e-1);
     let p = p.mul_add(r, 0.5);
     let y = p.mul_add(r * r, r) + 1.0;
     // 2^n in two factors, so that neither overflows and only the last product rounds.
@@ -120,12 +120,12 @@ pub fn normal_cdf(x: f32) -> f32 {
     // erfc(z) = t p(t) e^(-z^2) with t = 1 / (1 + 0.55 z), z = |x| / sqrt 2; p is a minimax fit, within 1.8e-8 of erfc.
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / z.mul_add(0.55, 1.0);
-    let p = 0.107_334_983f32;
-    let p = p.mul_add(t, -0.518_080_914);
-    let p = p.mul_add(t, 0.759_783_17);
+    let p = 0.107_334_98f32;
+    let p = p.mul_add(t, -0.518_080_9);
+    let p = p.mul_add(t, 0.759_783_15);
     let p = p.mul_add(t, -0.041_481_13);
     let p = p.mul_add(t, 0.390_863_9);
-    let p = p.mul_add(t, 0.301_580_008);
+    let p = p.mul_add(t, 0.301_58);
     let tail = 0.5 * (p * t) * exp(-(z * z));
     if x < 0.0 { tail } else { 1.0 - tail }
 }

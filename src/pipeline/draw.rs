@@ -89,8 +89,12 @@ impl Kiln {
         }
         let ids = self.input(programs.text_encoder, "input_ids")?;
         if ids.elements() != self.card.text.max_length as u64 {
-            let reason =
-                format!("{} takes {} tokens, the card says {}", GraphKind::TextEncoder, ids.elements(), self.card.text.max_length);
+            let reason = format!(
+                "{} takes {} tokens, the card says {}",
+                GraphKind::TextEncoder,
+                ids.elements(),
+                self.card.text.max_length
+            );
             return Err(self.unusable(reason));
         }
         Ok(programs)
@@ -110,7 +114,12 @@ impl Kiln {
     }
 
     /// The context of each lane, one after another.
-    fn run_text_encoder(&self, session: &mut Session, programs: &Programs, ids: &[Vec<i32>]) -> Result<Vec<f32>, Error> {
+    fn run_text_encoder(
+        &self,
+        session: &mut Session,
+        programs: &Programs,
+        ids: &[Vec<i32>],
+    ) -> Result<Vec<f32>, Error> {
         let len = self.output(programs.text_encoder, "last_hidden_state")?.elements() as usize;
         let mut context = vec![0.0; len * ids.len()];
         let mut evaluation = session.prepare(programs.text_encoder, ids.len())?;

@@ -94,6 +94,11 @@ impl Kiln {
         &self.card
     }
 
+    /// The noise schedule that it was trained with.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
     /// Widths and heights, in pixels, of the pictures that it draws.
     pub fn sizes(&self) -> Vec<(u32, u32)> {
         let decodes: Vec<_> = self.model.sizes(GraphKind::VaeDecoder).collect();
@@ -160,9 +165,6 @@ impl Kiln {
 
 /// Is told of each part of a drawing that is done. Breaking ends it with [`Error::Cancelled`].
 pub type Watch<'a> = dyn FnMut(Progress<'_>) -> std::ops::ControlFlow<()> + 'a;
-
-/// Whether there is a model in the program.
-pub const HAS_EMBEDDED_MODEL: bool = cfg!(any(feature = "embedded-model", feature = "prebuilt-model"));
 
 /// The embedded model, if there is one.
 pub fn embedded_model() -> Option<Result<Model, RuntimeError>> {

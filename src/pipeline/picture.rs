@@ -1,5 +1,6 @@
 //! A finished picture.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use ndarray::ArrayView3;
@@ -28,12 +29,18 @@ pub struct Settings {
 }
 
 /// A picture of 8-bit RGB, with the settings that drew it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Picture {
     pub(super) pixels: Vec<u8>,
     pub(super) settings: Settings,
     pub(super) model: String,
     pub(super) cut: Vec<String>,
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Picture").field("settings", &self.settings).field("model", &self.model).finish_non_exhaustive()
+    }
 }
 
 impl Picture {

@@ -13,6 +13,16 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
+/// Compiles models/emoji in f32 into a folder and gives the package's path.
+#[cfg(feature = "onnx")]
+pub fn emoji(folder: &Path) -> PathBuf {
+    let (source, path) = (fixture("../../models/emoji"), folder.join("emoji.kiln"));
+    let mut options = kiln_compiler::CompileOptions::new(source, &path);
+    options.precision = kiln_compiler::plan::Precision::F32;
+    kiln_compiler::compile(&options, &mut |_| ()).expect("a package");
+    path
+}
+
 /// A JSON fixture.
 pub fn json<T: DeserializeOwned>(name: &str) -> T {
     let path = fixture(name);

@@ -4,6 +4,8 @@
 mod card;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+#[cfg(test)]
+mod tests;
 pub mod tokenizer;
 
 pub use card::{Card, CardError, SourceFile, TextSettings};

@@ -5,6 +5,7 @@
 
 mod interpret;
 mod op;
+mod resize;
 mod table;
 mod text;
 pub mod verify;
@@ -13,9 +14,14 @@ mod weight;
 
 pub use interpret::{InterpretError, Tensor};
 pub use op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
+pub use resize::ResizeError;
 pub use table::Attribute;
 pub use text::ParseError;
 pub use verify::VerifyError;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use text::random;
 pub use weight::{Literal, Weight, WeightData};
 
 use std::collections::HashMap;
@@ -279,8 +285,8 @@ impl Graph {
         Ok(())
     }
 
-    /// Makes every reader of `old`, and the outputs, read `new`. The nodes that computed `old` alone stay until
-    /// [`Graph::tidy`].
+    /// Makes every reader of `old`, and the outputs, read `new`; an output keeps its name. The nodes that computed `old`
+    /// alone stay until [`Graph::tidy`].
     pub fn replace(&mut self, old: ValueId, new: ValueId) {
         for node in &mut self.nodes {
             for input in node.inputs.iter_mut().flatten() {
@@ -289,10 +295,9 @@ impl Graph {
                 }
             }
         }
-        for output in &mut self.outputs {
-            if *output == old {
-                *output = new;
-            }
+        if self.outputs.contains(&old) {
+            self.outputs.iter_mut().filter(|o| **o == old).for_each(|o| *o = new);
+            self.values[new.index()].name = self.values[old.index()].name.clone();
         }
     }
 

@@ -6,12 +6,12 @@
 //!   %1 = weight "conv_in.weight" [16, 4, 3, 3]
 //!   %2 = weight "conv_in.bias" [2] = [0.5, -1.0]
 //!   %3 = source_conv "conv_in" (x: %0, weight: %1) {stride: 1, pad: [1, 1, 1, 1]} [1, 16, 8, 8]
-//!   %4 = source_binary "" (a: %3, b: 2.0) {kind: mul} [1, 16, 8, 8]
-//!   output %4
+//!   %5 = source_binary "" (a: %3, b: 2.0) {kind: mul} [1, 16, 8, 8]
+//!   output %5 "y"
 //! }
 //! ```
 //!
-//! An empty slot is left out; a constant of rank 0 stands where it is read. A weight whose elements are not written has,
+//! An empty slot is left out; a constant of rank 0 stands where it is read (and has a number that is not seen). A weight whose elements are not written has,
 //! once parsed, pseudo-random ones that depend on its name and shape alone. A node's shape may be left out: it is inferred.
 
 use super::table::Attribute;

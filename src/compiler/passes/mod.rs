@@ -109,6 +109,7 @@ pub enum PassError {
 pub fn run(graph: &mut Graph, stop_after: Option<usize>, observe: Observer<'_>) -> Result<Vec<PassReport>, PassError> {
     let verify = |graph: &Graph, pass| graph.verify().map_err(|source| PassError::Verify { pass, source });
     verify(graph, "the frontend")?;
+    let outputs: Vec<String> = graph.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
     let mut reports = Vec::new();
     for (name, pass) in list().into_iter().take(stop_after.unwrap_or(usize::MAX)) {
         let (UntilStill(step) | Once(step)) = pass;
@@ -134,6 +135,10 @@ pub fn run(graph: &mut Graph, stop_after: Option<usize>, observe: Observer<'_>) 
             return Err(PassError::Unsupported { graph: graph.name.clone(), nodes });
         }
         names::name_weights(graph);
+        // A fusion names its value after its layer; callers know the outputs by the names that the frontend gave them.
+        for (id, name) in graph.outputs.clone().into_iter().zip(outputs) {
+            graph.value_mut(id).name = name;
+        }
     }
     Ok(reports)
 }

@@ -16,8 +16,8 @@ use super::matmul::reshape;
 use crate::graph::{BinaryKind, BuildError, Graph, Node, Op, UnaryKind, ValueId};
 
 pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
-    let mut fired = 0;
-    for id in graph.node_ids() {
+    // The last one first: the concatenation that the halves are cut from matches too.
+    for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let node = graph.node(id);
         let Some((angles, cos_first)) = match_node(graph, node) else { continue };
         let Some((timestep, frequencies)) = factors(graph, angles) else { continue };
@@ -27,9 +27,9 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
         let timestep = reshape(graph, timestep, &[1], &name)?;
         let new = graph.add_full(Op::TimestepEmbedding { cos_first }, &[timestep, frequencies], name)?;
         graph.replace(output, new);
-        fired += 1;
+        return Ok(1);
     }
-    Ok(fired)
+    Ok(0)
 }
 
 /// The angles of a concatenation of their sines and cosines, and whether the cosines come first.

@@ -113,7 +113,7 @@ pub const fn scratch_bytes(params: &AttentionParams) -> usize {
     let dim = params.head_dim;
     let padded = dim.next_multiple_of(PANEL);
     let q = TILE * dim.next_multiple_of(STEPS);
-    scratch::bytes(&[q, TILE * dim, TILE * padded, TILE * TILE, TILE * padded, TILE, TILE, padded])
+    scratch::bytes(&[q, TILE * dim, TILE * padded, TILE * TILE, TILE * padded, TILE, TILE, TILE, TILE, padded])
 }
 
 impl<T: Element> Body for Attention<'_, T> {

@@ -23,6 +23,9 @@ struct Work<'s> {
     /// A row's maximum and sum of weights.
     m: &'s mut [f32],
     l: &'s mut [f32],
+    /// What a tile takes off a row's scores, and multiplies its sums with.
+    shift: &'s mut [f32],
+    rescale: &'s mut [f32],
     /// One row of `k` or `v`.
     line: &'s mut [f32],
 }
@@ -71,21 +74,23 @@ impl<T: Element> Attention<'_, T> {
             sums: scratch.take_rows(columns * rows),
             m: scratch.take(rows),
             l: scratch.take(rows),
+            shift: scratch.take(rows),
+            rescale: scratch.take(rows),
             line: scratch.take(columns * PANEL),
         };
         work.sums.fill([0.0; PANEL]);
         work.m.fill(f32::NEG_INFINITY);
         work.l.fill(0.0);
+        work.shift.fill(0.0);
+        work.rescale.fill(0.0);
         let keys = self.visible_keys(queries.start);
         for start in (0..keys).step_by(TILE) {
             let tile = start..keys.min(start + TILE);
             self.load_keys(kernels, head, tile.clone(), &mut work);
             for row in (0..rows).step_by(ROWS) {
-                work.score::<ROWS, PANELS>(kernels, row, dim);
+                work.score::<ROWS, PANELS>(kernels, row, tile.len(), dim);
             }
-            for (row, query) in queries.clone().enumerate() {
-                self.weigh(&mut work, row, query, tile.clone());
-            }
+            self.weigh(&mut work, queries.clone(), tile.clone());
             for row in (0..rows).step_by(ROWS) {
                 work.gather::<ROWS, PANELS>(kernels, row, tile.len(), columns);
             }
@@ -106,14 +111,7 @@ impl<T: Element> Attention<'_, T> {
     }
 
     #[inline(always)]
-    fn load_queries(
-        &self,
-        kernels: Kernels,
-        head: usize,
-        queries: Range<usize>,
-        rows: usize,
-        to: &mut [[f32; STEPS]],
-    ) {
+    fn load_queries(&self, kernels: Kernels, head: usize, queries: Range<usize>, rows: usize, to: &mut [[f32; STEPS]]) {
         to.fill([0.0; STEPS]);
         for (row, query) in queries.enumerate() {
             let q = &self.q[query * self.params.q_stride + head * self.params.head_dim..][..self.params.head_dim];
@@ -146,30 +144,41 @@ impl<T: Element> Attention<'_, T> {
         }
     }
 
-    /// Turns a row of products into weights, and brings its maximum, its sum and its part of `sums` up to date.
+    /// Turns products into weights, and brings each row's maximum, its sum and its part of `sums` up to date.
     #[inline(always)]
-    fn weigh(&self, work: &mut Work, row: usize, query: usize, tile: Range<usize>) {
+    fn weigh(&self, work: &mut Work, queries: Range<usize>, tile: Range<usize>) {
         let p = &self.params;
-        let scores = &mut work.scores[row];
-        for score in scores.iter_mut() {
-            *score *= p.scale;
-        }
-        if let Some(mask) = self.mask {
-            for (score, mask) in scores.iter_mut().zip(&mask[query * p.kv_rows..][tile.clone()]) {
-                *score += mask;
+        for (row, query) in queries.clone().enumerate() {
+            let scores = &mut work.scores[row];
+            for score in scores.iter_mut() {
+                *score *= p.scale;
             }
+            if let Some(mask) = self.mask {
+                for (score, mask) in scores.iter_mut().zip(&mask[query * p.kv_rows..][tile.clone()]) {
+                    *score += mask;
+                }
+            }
+            let seen = if p.causal { tile.len().min((query + 1).saturating_sub(tile.start)) } else { tile.len() };
+            scores[seen..].fill(f32::NEG_INFINITY);
+            let new = math::max(work.m[row], lanes::max(scores));
+            work.shift[row] = if new == f32::NEG_INFINITY { 0.0 } else { new };
+            work.rescale[row] = work.m[row];
+            work.m[row] = new;
         }
-        let seen = if p.causal { tile.len().min((query + 1).saturating_sub(tile.start)) } else { tile.len() };
-        scores[seen..].fill(f32::NEG_INFINITY);
-        let new = math::max(work.m[row], lanes::max(scores));
-        let shift = if new == f32::NEG_INFINITY { 0.0 } else { new };
-        let rescale = math::exp(work.m[row] - shift);
-        math::exp_slice(scores, shift);
-        work.l[row] = work.l[row].mul_add(rescale, lanes::sum(scores));
-        work.m[row] = new;
-        for sums in work.sums[row..].iter_mut().step_by(work.rows) {
-            for sum in sums {
-                *sum *= rescale;
+        for (rescale, shift) in work.rescale.iter_mut().zip(&*work.shift) {
+            *rescale = math::exp(*rescale - shift);
+        }
+        for row in 0..queries.len() {
+            let (scores, rescale) = (&mut work.scores[row], work.rescale[row]);
+            math::exp_slice(scores, work.shift[row]);
+            work.l[row] = work.l[row].mul_add(rescale, lanes::sum(scores));
+            // A factor of one, which is the rule once the maximum is found, changes nothing.
+            if rescale != 1.0 {
+                for sums in work.sums[row..].iter_mut().step_by(work.rows) {
+                    for sum in sums {
+                        *sum *= rescale;
+                    }
+                }
             }
         }
     }
@@ -178,17 +187,19 @@ impl<T: Element> Attention<'_, T> {
 impl Work<'_> {
     /// The products of `ROWS` query rows with the tile's keys, into `scores`.
     #[inline(always)]
-    fn score<const ROWS: usize, const PANELS: usize>(&mut self, kernels: Kernels, row: usize, dim: usize) {
-        for panel in (0..KEY_PANELS).step_by(PANELS) {
-            let mut sums = [[[0.0; PANEL]; PANELS]; ROWS];
+    fn score<const ROWS: usize, const PANELS: usize>(&mut self, kernels: Kernels, row: usize, keys: usize, dim: usize) {
+        for panel in (0..keys.div_ceil(PANEL)).step_by(PANELS) {
+            let mut sums = [[[0.0; PANEL]; ROWS]; PANELS];
             for start in (0..dim).step_by(STEPS) {
                 let steps = start..dim.min(start + STEPS);
-                let q = self.q[start / STEPS * self.rows + row..].first_chunk::<ROWS>().expect("rows are padded");
+                let q = self.q[start / STEPS * self.rows + row..].first_chunk().expect("rows are padded");
                 let keys: [_; PANELS] = array::from_fn(|p| &self.keys[(panel + p) * dim..][steps.clone()]);
-                tile::multiply(kernels, q, keys, &mut sums);
+                tile::multiply::<ROWS, PANELS, _>(kernels, q, keys, sums.each_mut());
             }
-            for r in 0..ROWS {
-                self.scores[row + r][panel * PANEL..][..PANELS * PANEL].copy_from_slice(sums[r].as_flattened());
+            for (p, sums) in sums.iter().enumerate() {
+                for (scores, sums) in self.scores[row..].iter_mut().zip(sums) {
+                    scores[(panel + p) * PANEL..][..PANEL].copy_from_slice(sums);
+                }
             }
         }
     }
@@ -221,21 +232,9 @@ impl Work<'_> {
         keys: usize,
         column: usize,
     ) {
-        let mut local = [[[0.0; PANEL]; PANELS]; ROWS];
-        for p in 0..PANELS {
-            let sums = &self.sums[(column + p) * self.rows + row..][..ROWS];
-            for r in 0..ROWS {
-                local[r][p] = sums[r];
-            }
-        }
-        let weights = self.scores[row..].first_chunk::<ROWS>().expect("rows are padded");
+        let weights = self.scores[row..].first_chunk().expect("rows are padded");
         let values: [_; PANELS] = array::from_fn(|p| &self.values[(column + p) * TILE..][..keys]);
-        tile::multiply(kernels, weights, values, &mut local);
-        for p in 0..PANELS {
-            let sums = &mut self.sums[(column + p) * self.rows + row..][..ROWS];
-            for r in 0..ROWS {
-                sums[r] = local[r][p];
-            }
-        }
+        let sums = tile::sums_of::<ROWS, PANELS>(self.sums, self.rows, row, column);
+        tile::multiply(kernels, weights, values, sums);
     }
 }

@@ -3,12 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::ops::{Add, Div, Mul, Sub};
-
 use crate::{ArgumentError, Element, Kernels, Source, error::Check, job::Body, output::Output};
 
 /// Elements of a task, about.
 const TASK_ELEMENTS: usize = 8 << 10;
+/// Elements that are worked on together.
+const CHUNK: usize = 256;
 
 /// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,32 +82,31 @@ impl<'a, T: Element> Binary<'a, T> {
         (TASK_ELEMENTS / self.params.cols.max(1)).max(1)
     }
 
+    /// A row of the output from a row of `b`, or from its one element.
     #[inline(always)]
-    unsafe fn apply(&self, task: usize, f: impl Fn(f32, f32) -> f32 + Copy) {
-        let cols = self.params.cols;
-        let rows = task * self.rows_per_task()..self.params.rows.min((task + 1) * self.rows_per_task());
-        for row in rows {
-            let at = row * cols..(row + 1) * cols;
-            // SAFETY: this task alone has this row.
-            let out = unsafe { self.out.slice_mut(at.clone()) };
-            if let Source::Other(a) = self.a {
-                out.copy_from_slice(&a[at.clone()]);
+    fn row(&self, kernels: Kernels, out: &mut [T], b: &[T]) {
+        let (mut x, mut y) = ([0.0; CHUNK], [0.0; CHUNK]);
+        let scalar = self.params.broadcast == Broadcast::Scalar;
+        if scalar {
+            y.fill(b[0].load());
+        }
+        for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+            let (x, y) = (&mut x[..out.len()], &mut y[..out.len()]);
+            T::load_slice(kernels, out, x);
+            if !scalar {
+                T::load_slice(kernels, &b[index * CHUNK..][..out.len()], y);
             }
-            match self.params.broadcast {
-                Broadcast::Scalar => {
-                    let b = self.b[0].load();
-                    out.iter_mut().for_each(|out| *out = T::store(f(out.load(), b)));
-                }
-                Broadcast::Row => zip(out, self.b, f),
-                Broadcast::Same => zip(out, &self.b[at], f),
+            for (x, y) in x.iter_mut().zip(y) {
+                *x = match self.params.kind {
+                    BinaryKind::Add => *x + *y,
+                    BinaryKind::Sub => *x - *y,
+                    BinaryKind::Mul => *x * *y,
+                    BinaryKind::Div => *x / *y,
+                };
             }
+            T::store_slice(kernels, x, out);
         }
     }
-}
-
-#[inline(always)]
-fn zip<T: Element>(out: &mut [T], b: &[T], f: impl Fn(f32, f32) -> f32) {
-    out.iter_mut().zip(b).for_each(|(out, b)| *out = T::store(f(out.load(), b.load())));
 }
 
 impl<T: Element> Body for Binary<'_, T> {
@@ -122,15 +121,16 @@ impl<T: Element> Body for Binary<'_, T> {
         unsafe { self.portable(self.kernels, phase, task, scratch) }
     }
     #[inline(always)]
-    unsafe fn portable(&self, _: Kernels, _: usize, task: usize, _: &mut [u8]) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.params.kind {
-                BinaryKind::Add => self.apply(task, f32::add),
-                BinaryKind::Sub => self.apply(task, f32::sub),
-                BinaryKind::Mul => self.apply(task, f32::mul),
-                BinaryKind::Div => self.apply(task, f32::div),
+    unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, _: &mut [u8]) {
+        let cols = self.params.cols;
+        for row in task * self.rows_per_task()..self.params.rows.min((task + 1) * self.rows_per_task()) {
+            let at = row * cols..(row + 1) * cols;
+            // SAFETY: this task alone has this row.
+            let out = unsafe { self.out.slice_mut(at.clone()) };
+            if let Source::Other(a) = self.a {
+                out.copy_from_slice(&a[at.clone()]);
             }
+            self.row(kernels, out, if self.params.broadcast == Broadcast::Same { &self.b[at] } else { self.b });
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{ArgumentError, Element, Kernels, error::Check, job::Body, output::Ou
 /// Elements of a task, about.
 const TASK_ELEMENTS: usize = 8 << 10;
 
-/// Attributes of [`Copy`].
+/// Attributes of [`Copy`](struct@Copy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyParams {
     /// Output size, outermost first.

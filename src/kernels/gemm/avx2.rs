@@ -1,6 +1,6 @@
 use std::arch::x86_64::*;
 
-use super::tile::Sums;
+use super::tile::Rows;
 use crate::PANEL;
 
 /// [`tile::multiply`](super::tile::multiply) with two vectors to a panel's row.
@@ -13,12 +13,12 @@ use crate::PANEL;
 pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
     a: &[[f32; STRIDE]; ROWS],
     b: [&[[f32; PANEL]]; PANELS],
-    sums: &mut Sums<ROWS, PANELS>,
+    sums: [&mut Rows<ROWS>; PANELS],
 ) {
     let mut local = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
     for row in 0..ROWS {
         for panel in 0..PANELS {
-            let from = sums[row][panel].as_ptr();
+            let from = sums[panel][row].as_ptr();
             // SAFETY: sixteen floats.
             local[row][panel] = unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] };
         }
@@ -44,7 +44,7 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
     }
     for row in 0..ROWS {
         for panel in 0..PANELS {
-            let to = sums[row][panel].as_mut_ptr();
+            let to = sums[panel][row].as_mut_ptr();
             // SAFETY: sixteen floats.
             unsafe {
                 _mm256_storeu_ps(to, local[row][panel][0]);

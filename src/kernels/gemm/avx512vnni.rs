@@ -1,6 +1,6 @@
 use std::arch::x86_64::*;
 
-use super::tile::Sums;
+use super::tile::Rows;
 use crate::PANEL;
 
 /// [`tile::multiply`](super::tile::multiply) with one vector to a panel's row.
@@ -13,13 +13,13 @@ use crate::PANEL;
 pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
     a: &[[f32; STRIDE]; ROWS],
     b: [&[[f32; PANEL]]; PANELS],
-    sums: &mut Sums<ROWS, PANELS>,
+    sums: [&mut Rows<ROWS>; PANELS],
 ) {
     let mut local = [[_mm512_setzero_ps(); PANELS]; ROWS];
     for row in 0..ROWS {
         for panel in 0..PANELS {
             // SAFETY: sixteen floats.
-            local[row][panel] = unsafe { _mm512_loadu_ps(sums[row][panel].as_ptr()) };
+            local[row][panel] = unsafe { _mm512_loadu_ps(sums[panel][row].as_ptr()) };
         }
     }
     for k in 0..b[0].len() {
@@ -39,7 +39,7 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
     for row in 0..ROWS {
         for panel in 0..PANELS {
             // SAFETY: sixteen floats.
-            unsafe { _mm512_storeu_ps(sums[row][panel].as_mut_ptr(), local[row][panel]) }
+            unsafe { _mm512_storeu_ps(sums[panel][row].as_mut_ptr(), local[row][panel]) }
         }
     }
 }

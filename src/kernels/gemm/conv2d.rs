@@ -75,10 +75,9 @@ impl<'a, T: Element, W: Element> Conv2d<'a, T, W> {
         check.that("stride", p.stride > 0)?;
         check.that("activation", p.activation != Activation::Geglu)?;
         // Every index that `source` forms fits.
-        for (out, kernel, pad, up, source) in [
-            (p.out_h, p.kernel_h, p.pad_top, p.up_h, p.in_h),
-            (p.out_w, p.kernel_w, p.pad_left, p.up_w, p.in_w),
-        ] {
+        for (out, kernel, pad, up, source) in
+            [(p.out_h, p.kernel_h, p.pad_top, p.up_h, p.in_h), (p.out_w, p.kernel_w, p.pad_left, p.up_w, p.in_w)]
+        {
             let reach = check.size("stride", &[out, p.stride])?;
             check.that("kernel_h", reach.checked_add(kernel).and_then(|r| r.checked_add(pad)).is_some())?;
             check.size("up_h", &[up, source])?;

@@ -154,4 +154,3 @@ pub const fn scratch_bytes(rows: usize, k: usize, n: usize) -> usize {
     let k = if k < BLOCK_K { k } else { BLOCK_K };
     scratch::bytes(&[rows * BLOCK_K, TILE_PANELS * k * PANEL, rows * panels * PANEL])
 }
-

@@ -3,10 +3,18 @@ use std::{array, ops::Range};
 use super::{BLOCK_K, GROUP_PANELS, Gemm, Rows, TILE_PANELS, tile};
 use crate::{Activation, Element, Isa, Kernels, PANEL, Residual, math, scratch::Scratch};
 
-/// Sums of a block of rows and a group of panels, in scratch between blocks of k: `[panel][row]`.
-struct Sums<'s> {
+/// One task's work in scratch.
+struct Work<'s> {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    /// Rows, padded to whole tiles.
+    padded: usize,
+    /// The rows' elements of one block of k.
+    left: &'s mut [[f32; BLOCK_K]],
+    /// A tile's panels of one block of k, each in an equal part, where they are not `f32` in memory.
+    weights: &'s mut [[f32; PANEL]],
+    /// `[panel][row]`
     sums: &'s mut [[f32; PANEL]],
-    rows: usize,
 }
 
 impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
@@ -34,96 +42,69 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
     ) {
         let mut scratch = Scratch::new(scratch);
         let padded = rows.len().next_multiple_of(ROWS);
-        let left = scratch.take_rows::<BLOCK_K>(padded);
-        let weights = scratch.take_rows::<PANEL>(TILE_PANELS * self.k.min(BLOCK_K));
-        let mut sums = Sums { sums: scratch.take_rows(panels.len() * padded), rows: padded };
-        sums.sums.fill([0.0; PANEL]);
+        let mut work = Work {
+            padded,
+            left: scratch.take_rows(padded),
+            weights: scratch.take_rows(TILE_PANELS * self.k.min(BLOCK_K)),
+            sums: scratch.take_rows(panels.len() * padded),
+            rows,
+            panels,
+        };
+        work.sums.fill([0.0; PANEL]);
+        work.left[work.rows.len()..].fill([0.0; BLOCK_K]);
         let blocks = self.k.div_ceil(BLOCK_K);
         for block in 0..blocks {
             let steps = block * self.k / blocks..(block + 1) * self.k / blocks;
-            for (row, left) in rows.clone().zip(left.iter_mut()) {
+            for (row, left) in work.rows.clone().zip(work.left.iter_mut()) {
                 self.left.gather(kernels, row, steps.start, &mut left[..steps.len()]);
             }
-            left[rows.len()..].fill([0.0; BLOCK_K]);
-            let mut panel = panels.clone();
-            while panel.len() >= PANELS {
-                let index = panel.start - panels.start;
-                self.columns::<ROWS, PANELS>(kernels, (left, rows.len()), panel.start, &steps, weights, &mut sums, index);
-                panel.start += PANELS;
+            let mut panel = work.panels.start;
+            while panel + PANELS <= work.panels.end {
+                self.columns::<ROWS, PANELS>(kernels, &mut work, panel, steps.clone());
+                panel += PANELS;
             }
-            while !panel.is_empty() {
-                let index = panel.start - panels.start;
-                self.columns::<ROWS, 1>(kernels, (left, rows.len()), panel.start, &steps, weights, &mut sums, index);
-                panel.start += 1;
+            while panel < work.panels.end {
+                self.columns::<ROWS, 1>(kernels, &mut work, panel, steps.clone());
+                panel += 1;
             }
         }
-        for (local, row) in rows.enumerate() {
+        for row in work.rows.clone() {
             // SAFETY: the caller's promise.
-            unsafe { self.finish(kernels, row, local, panels.clone(), &sums) }
+            unsafe { self.finish(kernels, row, &work) }
         }
     }
 
-    /// The block of rows times `PANELS` panels, for one block of k.
+    /// All rows times the `PANELS` panels from `panel` on, for one block of k.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn columns<const ROWS: usize, const PANELS: usize>(
         &self,
         kernels: Kernels,
-        (left, rows): (&[[f32; BLOCK_K]], usize),
+        work: &mut Work,
         panel: usize,
-        steps: &Range<usize>,
-        weights: &mut [[f32; PANEL]],
-        sums: &mut Sums,
-        index: usize,
+        steps: Range<usize>,
     ) {
         let elements = steps.start * PANEL..steps.end * PANEL;
-        for (p, converted) in weights.chunks_exact_mut(weights.len() / TILE_PANELS).take(PANELS).enumerate() {
-            if W::as_f32(&[]).is_none() {
-                W::load_slice(
-                    kernels,
-                    &self.panel(panel + p)[elements.clone()],
-                    converted[..steps.len()].as_flattened_mut(),
-                );
+        let part = work.weights.len() / TILE_PANELS;
+        if W::as_f32(&[]).is_none() {
+            for p in 0..PANELS {
+                let converted = work.weights[p * part..][..steps.len()].as_flattened_mut();
+                W::load_slice(kernels, &self.panel(panel + p)[elements.clone()], converted);
             }
         }
-        let half = weights.len() / TILE_PANELS;
         let b: [&[[f32; PANEL]]; PANELS] = array::from_fn(|p| match W::as_f32(self.panel(panel + p)) {
             Some(weights) => weights[elements.clone()].as_chunks().0,
-            None => &weights[p * half..][..steps.len()],
+            None => &work.weights[p * part..][..steps.len()],
         });
+        let index = panel - work.panels.start;
         let mut row = 0;
-        while row + 1 < rows {
-            Self::tile::<ROWS, PANELS>(kernels, left, row, b, sums, index);
+        while row + 1 < work.rows.len() {
+            let left = work.left[row..].first_chunk().expect("rows are padded");
+            tile::multiply::<ROWS, PANELS, _>(kernels, left, b, tile::sums_of(work.sums, work.padded, row, index));
             row += ROWS;
         }
-        if row < rows {
-            Self::tile::<1, PANELS>(kernels, left, row, b, sums, index);
-        }
-    }
-
-    #[inline(always)]
-    fn tile<const ROWS: usize, const PANELS: usize>(
-        kernels: Kernels,
-        left: &[[f32; BLOCK_K]],
-        row: usize,
-        b: [&[[f32; PANEL]]; PANELS],
-        sums: &mut Sums,
-        index: usize,
-    ) {
-        let left: &[[f32; BLOCK_K]; ROWS] = left[row..][..ROWS].try_into().expect("of this length");
-        let mut local = [[[0.0; PANEL]; PANELS]; ROWS];
-        for p in 0..PANELS {
-            let sums = &sums.sums[(index + p) * sums.rows + row..][..ROWS];
-            for r in 0..ROWS {
-                local[r][p] = sums[r];
-            }
-        }
-        tile::multiply(kernels, left, b, &mut local);
-        for p in 0..PANELS {
-            let sums = &mut sums.sums[(index + p) * sums.rows + row..][..ROWS];
-            for r in 0..ROWS {
-                sums[r] = local[r][p];
-            }
+        if row < work.rows.len() {
+            let left = work.left[row..].first_chunk().expect("inside the rows");
+            tile::multiply::<1, PANELS, _>(kernels, left, b, tile::sums_of(work.sums, work.padded, row, index));
         }
     }
 
@@ -132,21 +113,24 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
-    unsafe fn finish(&self, kernels: Kernels, row: usize, local: usize, panels: Range<usize>, sums: &Sums) {
+    unsafe fn finish(&self, kernels: Kernels, row: usize, work: &Work) {
         let halves = if self.activation == Activation::Geglu { 2 } else { 1 };
-        let columns = panels.start / halves * PANEL..self.n.min(panels.end / halves * PANEL);
+        let columns = work.panels.start / halves * PANEL..self.n.min(work.panels.end / halves * PANEL);
+        // Of every panel, or of every second from `half` on.
+        let sums =
+            |half: usize| work.sums[half * work.padded + row - work.rows.start..].iter().step_by(halves * work.padded);
         let width = columns.len();
         let at = row * self.n + columns.start..row * self.n + columns.end;
         // SAFETY: this task alone has this row and these columns.
         let out = unsafe { self.out.slice_mut(at.clone()) };
         let (mut v, mut other) = ([0.0; GROUP_PANELS * PANEL], [0.0; GROUP_PANELS * PANEL]);
-        self.biased(row_sums(sums, local, 0, halves), columns.start, &mut v[..width]);
+        self.biased(sums(0), columns.start, &mut v[..width]);
         if let Some(shift) = self.shift {
             T::load_slice(kernels, &shift[columns.clone()], &mut other[..width]);
             add(&mut v[..width], &other[..width]);
         }
         if self.activation == Activation::Geglu {
-            self.biased(row_sums(sums, local, 1, halves), self.n + columns.start, &mut other[..width]);
+            self.biased(sums(1), self.n + columns.start, &mut other[..width]);
             math::activate_slice(Activation::Gelu, &mut other[..width]);
             for (v, gate) in v[..width].iter_mut().zip(&other[..width]) {
                 *v *= gate;
@@ -176,12 +160,6 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
             add(to, &bias[column..][..to.len()]);
         }
     }
-}
-
-/// The sums of one row: of every panel, or of every second from `half` on.
-#[inline(always)]
-fn row_sums<'s>(sums: &'s Sums, row: usize, half: usize, halves: usize) -> impl Iterator<Item = &'s [f32; PANEL]> {
-    sums.sums[half * sums.rows + row..].iter().step_by(halves * sums.rows)
 }
 
 #[inline(always)]

@@ -39,7 +39,8 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
     fn sum(&self, row: usize, panel: usize, column: usize) -> f32 {
         let lane = column % self.n % PANEL;
         let weight = self.panel(panel);
-        let sum = (0..self.k).fold(0.0f32, |sum, k| self.left.load(row, k).mul_add(weight[k * PANEL + lane].load(), sum));
+        let sum =
+            (0..self.k).fold(0.0f32, |sum, k| self.left.load(row, k).mul_add(weight[k * PANEL + lane].load(), sum));
         self.bias.map_or(sum, |bias| sum + bias[column])
     }
 }

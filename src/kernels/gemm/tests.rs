@@ -26,8 +26,11 @@ fn linear_is_what_it_says() {
         let matrix = plain(&mut r, halves * n * (k + k2));
         let (bias, shift) = (plain(&mut r, halves * n), plain(&mut r, n));
         let residual = plain(&mut r, rows * n);
-        let weight: Vec<f32> =
-            if halves == 2 { pack::pack_geglu_panels(n, k + k2, &matrix) } else { pack::pack_panels(n, k + k2, &matrix) };
+        let weight: Vec<f32> = if halves == 2 {
+            pack::pack_geglu_panels(n, k + k2, &matrix)
+        } else {
+            pack::pack_panels(n, k + k2, &matrix)
+        };
         let mut exact = vec![0.0f64; rows * n];
         for (i, exact) in exact.iter_mut().enumerate() {
             let (row, column) = (i / n, i % n);
@@ -95,7 +98,20 @@ fn convolution_is_what_it_says() {
         let weight: Vec<f32> = pack::pack_conv_panels(out_c, in_c, (kernel_h, kernel_w), &oihw);
         let activation = Activation::None;
         let params = Conv2dParams {
-            in_h, in_w, in_c, up_h, up_w, out_h, out_w, out_c, kernel_h, kernel_w, stride, pad_top, pad_left, activation,
+            in_h,
+            in_w,
+            in_c,
+            up_h,
+            up_w,
+            out_h,
+            out_w,
+            out_c,
+            kernel_h,
+            kernel_w,
+            stride,
+            pad_top,
+            pad_left,
+            activation,
         };
         for kernels in Kernels::all() {
             let mut out = vec![0.0; exact.len()];

@@ -63,8 +63,8 @@ pub struct GroupNorm<'a, T> {
     x2: &'a [T],
     gamma: Option<&'a [f32]>,
     beta: Option<&'a [f32]>,
-    /// A record per block, then one for the whole: each `channels` means, then as many of something else (a block's sums
-    /// of squared deviations; for the whole, the factors).
+    /// A record per block, then one for the whole: each `channels` means, then as many of something else (a block's
+    /// sums of squared deviations; for the whole, the factors).
     stats: Output<'a, f32>,
     out: Output<'a, T>,
 }

@@ -7,7 +7,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::{ArgumentError, Element, Kernels, error::Check, job::Body, output::Output, scratch, scratch::Scratch};
+use crate::{ArgumentError, Element, Kernels, error::Check, job::Body, output::Output};
 
 /// Elements of a task, about.
 const TASK_ELEMENTS: usize = 8 << 10;
@@ -72,9 +72,6 @@ impl<T: Element> Body for LayerNorm<'_, T> {
     fn tasks(&self, _: usize) -> usize {
         self.params.rows.div_ceil(self.rows_per_task())
     }
-    fn scratch_bytes(&self) -> usize {
-        scratch::bytes(&[self.params.c])
-    }
     unsafe fn scalar(&self, _: usize, task: usize, _: &mut [u8]) {
         for row in self.task_rows(task) {
             let at = row * self.params.c..(row + 1) * self.params.c;
@@ -83,13 +80,12 @@ impl<T: Element> Body for LayerNorm<'_, T> {
         }
     }
     #[inline(always)]
-    unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, scratch: &mut [u8]) {
-        let line = Scratch::new(scratch).take(self.params.c);
+    unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, _: &mut [u8]) {
         for row in self.task_rows(task) {
             let at = row * self.params.c..(row + 1) * self.params.c;
             // SAFETY: this task alone has this row.
             let out = unsafe { self.out.slice_mut(at.clone()) };
-            portable::row(kernels, &self.x[at], self.gamma, self.beta, self.params.eps, line, out);
+            portable::row(kernels, &self.x[at], self.gamma, self.beta, self.params.eps, out);
         }
     }
 }

@@ -106,11 +106,7 @@ impl<T: Element, F: Fn(Kernels, &mut [T], &mut Scratches)> Problem for Case<T, F
         (self.run)(kernels, &mut self.out, &mut self.scratch);
     }
     fn bits(&self) -> Vec<u32> {
-        self.out
-            .iter()
-            .map(|x| x.load())
-            .map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() })
-            .collect()
+        self.out.iter().map(|x| x.load()).map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
     }
 }
 

@@ -9,10 +9,11 @@ enum Buffer<T> {
 }
 
 impl<T: Element> Buffer<T> {
-    fn random(random: &mut Random, len: usize) -> Self {
+    /// Any of the three; another buffer in a problem of typical size.
+    fn random(random: &mut Random, size: Size, len: usize) -> Self {
         match random.below(3) {
-            0 => Buffer::None,
-            1 => Buffer::InPlace,
+            0 if size == Size::Awkward => Buffer::None,
+            1 if size == Size::Awkward => Buffer::InPlace,
             _ => Buffer::Other(random.values(len)),
         }
     }
@@ -52,7 +53,7 @@ pub fn linear<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let weight: Vec<T> = random.values(halves * pack::panel_len(n, k + k2));
     let bias: Option<Vec<f32>> = random.maybe_values(halves * n);
     let shift: Option<Vec<T>> = random.maybe_values(n).filter(|_| halves == 1);
-    let residual = Buffer::<T>::random(random, rows * n);
+    let residual = Buffer::<T>::random(random, size, rows * n);
     case(rows * (k + k2) * n * halves, random.values(rows * n), move |kernels, out, scratches| {
         let operands = LinearOperands {
             x: &x,
@@ -116,7 +117,7 @@ pub fn conv2d<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let x: Vec<T> = random.values(p.in_h * p.in_w * p.in_c);
     let weight: Vec<T> = random.values(pack::panel_len(n, k));
     let (bias, shift) = (random.maybe_values(n), random.maybe_values(n));
-    let residual = Buffer::<T>::random(random, rows * n);
+    let residual = Buffer::<T>::random(random, size, rows * n);
     case(rows * k * n, random.values(rows * n), move |kernels, out, scratches| {
         let operands = Conv2dOperands {
             x: &x,
@@ -221,7 +222,7 @@ pub fn layer_norm<T: Element>(random: &mut Random, size: Size) -> Box<dyn Proble
 
 pub fn softmax<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let (rows, cols) = rows_and_columns(random, size);
-    let x = Buffer::<T>::random(random, rows * cols);
+    let x = Buffer::<T>::random(random, size, rows * cols);
     case(rows * cols, random.values(rows * cols), move |kernels, out, scratches| {
         scratches.execute(Softmax::new(kernels, SoftmaxParams { rows, cols }, x.source(), out));
     })
@@ -231,7 +232,7 @@ pub fn unary<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let (rows, cols) = rows_and_columns(random, size);
     let len = rows * cols;
     let activation = if size == Size::Typical { Activation::Gelu } else { random.pick(ACTIVATIONS) };
-    let x = Buffer::<T>::random(random, len);
+    let x = Buffer::<T>::random(random, size, len);
     case(len, random.values(len), move |kernels, out, scratches| {
         scratches.execute(Unary::new(kernels, UnaryParams { len, activation }, x.source(), out));
     })
@@ -240,7 +241,7 @@ pub fn unary<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
 pub fn affine<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let (rows, cols) = rows_and_columns(random, size);
     let params = AffineParams { len: rows * cols, scale: random.plain(), offset: random.plain() };
-    let x = Buffer::<T>::random(random, params.len);
+    let x = Buffer::<T>::random(random, size, params.len);
     case(params.len, random.values(params.len), move |kernels, out, scratches| {
         scratches.execute(Affine::new(kernels, params, x.source(), out));
     })
@@ -255,7 +256,7 @@ pub fn binary<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
             random.pick(&[Broadcast::Same, Broadcast::Row, Broadcast::Scalar]),
         ),
     };
-    let a = Buffer::<T>::random(random, rows * cols);
+    let a = Buffer::<T>::random(random, size, rows * cols);
     let b: Vec<T> = random.values(match broadcast {
         Broadcast::Same => rows * cols,
         Broadcast::Row => cols,

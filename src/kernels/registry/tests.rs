@@ -50,3 +50,23 @@ fn names_are_unique() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+/// The references' results for all of [`TABLE`], so that a machine with other instruction sets can be held to the same.
+/// A change of a definition or of the problems changes it; the failing test prints the new value.
+const REFERENCE_HASH: u64 = 0xf7f8_b626_5bd7_1023;
+
+#[test]
+fn references_give_the_same_bits_on_every_machine() {
+    let scalar = Kernels::new(Isa::Scalar).unwrap();
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for row in TABLE {
+        for seed in 1000..1008 {
+            let mut problem = row.problem(&mut Random::new(seed), Size::Awkward);
+            problem.run(scalar, 1);
+            for byte in problem.bits().into_iter().flat_map(u32::to_le_bytes) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+            }
+        }
+    }
+    assert_eq!(hash, REFERENCE_HASH, "the hash is {hash:#018x}");
+}

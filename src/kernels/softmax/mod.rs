@@ -5,7 +5,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use crate::{ArgumentError, Element, Kernels, Source, error::Check, job::Body, output::Output, scratch, scratch::Scratch};
+use crate::{ArgumentError, Element, Kernels, Source, error::Check, job::Body, output::Output};
 
 /// Attributes of [`Softmax`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,7 @@ impl<'a, T: Element> Softmax<'a, T> {
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
     unsafe fn row(&self, row: usize) -> &mut [T] {
         let at = row * self.params.cols..(row + 1) * self.params.cols;
         // SAFETY: a row is one task's.
@@ -63,17 +64,13 @@ impl<T: Element> Body for Softmax<'_, T> {
     fn tasks(&self, _: usize) -> usize {
         self.params.rows
     }
-    fn scratch_bytes(&self) -> usize {
-        scratch::bytes(&[self.params.cols])
-    }
     unsafe fn scalar(&self, _: usize, task: usize, _: &mut [u8]) {
         // SAFETY: the caller's promise.
         scalar::row(unsafe { self.row(task) })
     }
     #[inline(always)]
-    unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, scratch: &mut [u8]) {
-        let line = Scratch::new(scratch).take(self.params.cols);
+    unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, _: &mut [u8]) {
         // SAFETY: the caller's promise.
-        portable::row(kernels, unsafe { self.row(task) }, line)
+        portable::row(kernels, unsafe { self.row(task) })
     }
 }

@@ -7,8 +7,7 @@ fn rows_are_distributions() {
     for kernels in Kernels::all() {
         let mut out = x.clone();
         let mut job = Softmax::new(kernels, SoftmaxParams { rows: 3, cols: 37 }, Source::InPlace, &mut out).unwrap();
-        let scratch = Body::scratch_bytes(&job);
-        run_alone(&mut job, &mut vec![0; scratch]);
+        run_alone(&mut job, &mut []);
         for (x, out) in x.chunks(37).zip(out.chunks(37)) {
             let max = x.iter().fold(f64::MIN, |m, x| m.max(f64::from(*x)));
             let sum: f64 = x.iter().map(|x| libm::exp(f64::from(*x) - max)).sum();

@@ -213,7 +213,8 @@ impl Schedule {
 
         let betas = betas(&config)?;
         let alphas_cumprod = cumulative_alphas(&betas);
-        let signal = |a: &f32| if config.rescale_betas_zero_snr { (0.0..1.0).contains(a) } else { *a > 0.0 && *a < 1.0 };
+        let signal =
+            |a: &f32| if config.rescale_betas_zero_snr { (0.0..1.0).contains(a) } else { *a > 0.0 && *a < 1.0 };
         if let Some(at) = alphas_cumprod.iter().position(|a| !signal(a)) {
             return Err(ScheduleError::Range {
                 key: "betas",

@@ -19,12 +19,15 @@ use crate::graph::Graph;
 use folder::{Config, Folder};
 use proto::Model;
 use std::path::Path;
+#[cfg(test)]
 use tract_onnx::prelude::TypedModel;
 
 /// A part of the model, imported.
 struct Imported {
-    typed: TypedModel,
     graph: Graph,
+    /// The importer's own graph, which the tests run beside ours.
+    #[cfg(test)]
+    typed: TypedModel,
 }
 
 /// Which input of a part is which, in the order of the final graph, and what its output is called there.
@@ -176,7 +179,11 @@ fn part(folder: &mut Folder, name: &str, ports: &Ports, shape: import::ShapeOf<'
     for id in graph.outputs.clone() {
         graph.value_mut(id).name = ports.output.into();
     }
-    Ok(Imported { typed, graph })
+    Ok(Imported {
+        graph,
+        #[cfg(test)]
+        typed,
+    })
 }
 
 /// For each input of the file, which of the part's inputs it is: by name, else by position.

@@ -24,10 +24,15 @@ impl Model {
         let proto = tract_onnx::onnx()
             .proto_model_for_path(&target)
             .map_err(|e| OnnxError::Malformed { path: path.to_owned(), reason: format!("is no ONNX model ({e})") })?;
+        Self::new(path, &target, proto)
+    }
+
+    /// The model in the file `path`, which may be a link to `target`.
+    pub fn new(path: &Path, target: &Path, proto: ModelProto) -> Result<Self, OnnxError> {
         let root = target.ancestors().last().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
         let mut model = Model { path: path.to_owned(), proto, root, files: vec![path.to_owned()] };
         super::refuse::check(&model.proto, path)?;
-        model.find_weights(&target)?;
+        model.find_weights(target)?;
         Ok(model)
     }
 
@@ -110,7 +115,7 @@ impl Model {
         Ok(())
     }
 
-    /// Keeps what computes one value and makes it the only output.
+    /// Keeps what computes one value and makes it the only output. Inputs that it does not read go too.
     pub fn keep(&mut self, output: &str) {
         let Some(graph) = self.proto.graph.as_mut() else { return };
         let mut wanted: HashSet<String> = HashSet::from([output.to_owned()]);
@@ -124,6 +129,7 @@ impl Model {
         kept.reverse();
         graph.node = kept;
         graph.initializer.retain(|t| wanted.contains(&t.name));
+        graph.input.retain(|i| wanted.contains(&i.name));
         let info = graph.output.iter().find(|o| o.name == output).cloned();
         let info = info.unwrap_or_else(|| tract_onnx::pb::ValueInfoProto { name: output.into(), ..Default::default() });
         graph.output = vec![info];

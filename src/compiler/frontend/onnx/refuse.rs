@@ -14,6 +14,9 @@ const CONTROL_FLOW: &str = "control flow is not supported; export with fixed con
 const RECURRENT: &str = "recurrent operators are not part of Stable Diffusion";
 const DOMAIN: &str = "operators outside the standard ONNX set are not supported; export without an optimizer's fusions";
 
+/// What a weight stored in 16 bits may pass on its way to the Cast.
+const MOVEMENT: [&str; 5] = ["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"];
+
 fn reason(node: &NodeProto) -> Option<&'static str> {
     let standard = matches!(node.domain.as_str(), "" | "ai.onnx");
     match node.op_type.as_str() {
@@ -45,7 +48,8 @@ pub(super) fn check(model: &ModelProto, path: &Path) -> Result<(), OnnxError> {
         if let Some(reason) = reason(node) {
             return refuse(node, reason);
         }
-        if node.op_type != "Cast" && node.input.iter().any(|i| half.contains(i.as_str())) {
+        let moves = node.op_type == "Cast" || MOVEMENT.contains(&node.op_type.as_str());
+        if !moves && node.input.iter().any(|i| half.contains(i.as_str())) {
             return refuse(node, HALF);
         }
     }
@@ -60,5 +64,11 @@ fn half_values(graph: &GraphProto) -> HashSet<&str> {
     };
     let inputs = graph.input.iter().filter(|i| is_half(input_type(i))).map(|i| i.name.as_str());
     let initializers = graph.initializer.iter().filter(|t| is_half(t.data_type)).map(|t| t.name.as_str());
-    inputs.chain(initializers).collect()
+    let mut half: HashSet<&str> = inputs.chain(initializers).collect();
+    for node in graph.node.iter().filter(|n| MOVEMENT.contains(&n.op_type.as_str())) {
+        if node.input.first().is_some_and(|i| half.contains(i.as_str())) {
+            half.extend(node.output.iter().map(String::as_str));
+        }
+    }
+    half
 }

@@ -1,0 +1,100 @@
+//! A fused graph at another picture size: the inputs' heights and widths change, everything follows.
+//!
+//! What cannot follow is an error that names the node: a copy's strides, a constant as large as a picture. An enlargement
+//! doubles, unless what it leads to stands beside a skip connection of another size: halving 33 rows gives 17, and
+//! doubling those must give 33 again (diffusers' `forward_upsample_size`).
+
+use super::op::Op;
+use super::{BuildError, Graph, NodeId, ValueId};
+use std::collections::HashMap;
+
+/// Why a graph has no form at a size.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("graph {graph:?} cannot have the size {height}x{width}: {reason}", height = size[0], width = size[1])]
+pub struct ResizeError {
+    /// The graph's name.
+    pub graph: String,
+    /// Height and width of the graph's picture input.
+    pub size: [usize; 2],
+    /// The node, and what about it does not fit.
+    pub reason: String,
+}
+
+impl Graph {
+    /// The graph for a picture input of `size` (height, width): the input of three axes.
+    pub fn resized(&self, size: [usize; 2]) -> Result<Graph, ResizeError> {
+        let error = |reason: String| ResizeError { graph: self.name.clone(), size, reason };
+        let mut sizes: HashMap<NodeId, [usize; 2]> = HashMap::new();
+        // Each round fixes the size of one enlargement more, so there are not more rounds than nodes.
+        for _ in 0..=self.node_count() {
+            let mut graph = self.clone();
+            for id in &self.inputs {
+                if let [h, w, _] = graph.values[id.index()].shape.as_mut_slice() {
+                    (*h, *w) = (size[0], size[1]);
+                }
+            }
+            match graph.infer_all(&sizes) {
+                Ok(()) => return Ok(graph),
+                Err((id, e)) => {
+                    let (up, wanted) = graph.mismatch(id, &sizes).ok_or_else(|| error(e.to_string()))?;
+                    sizes.insert(up, wanted);
+                }
+            }
+        }
+        Err(error("its enlargements do not settle".into()))
+    }
+
+    /// Infers every shape; enlargements become those of `sizes`, else twice their input. On an error gives the node.
+    fn infer_all(&mut self, sizes: &HashMap<NodeId, [usize; 2]>) -> Result<(), (NodeId, BuildError)> {
+        for id in self.node_ids() {
+            let node = self.node(id);
+            let x = node.inputs[0].map(|x| self.shape(x).to_vec()).unwrap_or_default();
+            let twice = |size: [usize; 2]| match x.as_slice() {
+                [h, w, _] => sizes.get(&id).copied().unwrap_or([h * 2, w * 2]),
+                _ => size,
+            };
+            let fixed = match &node.op {
+                Op::Copy { .. } | Op::Reshape { .. } => Some(self.shape(node.output).to_vec()),
+                _ => None,
+            };
+            let (name, output, op) = (node.name.clone(), node.output, node.op.name());
+            match &mut self.node_mut(id).op {
+                Op::Upsample { size } => *size = twice(*size),
+                Op::Conv2d { up: Some(up), .. } => *up = twice(*up),
+                _ => (),
+            }
+            let before = self.value(output).shape.clone();
+            self.infer_node(id).map_err(|e| (id, e))?;
+            let moved = fixed.is_some() && self.node(id).inputs[0].is_some_and(|x| self.depends_on_size(x));
+            if moved {
+                let rule = format!("its strides are those of {before:?}");
+                return Err((id, BuildError { op, name, rule }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a value's shape follows the picture's.
+    fn depends_on_size(&self, value: ValueId) -> bool {
+        self.shape(value).len() == 3
+    }
+
+    /// The enlargement to blame for two sources of different heights or widths at a node, and the size that it must have.
+    fn mismatch(&self, id: NodeId, sizes: &HashMap<NodeId, [usize; 2]>) -> Option<(NodeId, [usize; 2])> {
+        let node = self.node(id);
+        let (x, x2) = (node.input("x")?, node.input("x2")?);
+        let ([h, w, _], [h2, w2, _]) = (self.shape(x), self.shape(x2)) else { return None };
+        if (h, w) == (h2, w2) {
+            return None;
+        }
+        let mut value = x;
+        loop {
+            let (id, node) = self.producer(value)?;
+            let enlarges = matches!(node.op, Op::Upsample { .. } | Op::Conv2d { up: Some(_), .. });
+            if enlarges {
+                return (!sizes.contains_key(&id)).then_some((id, [*h2, *w2]));
+            }
+            value = node.inputs[0]?;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The whole way, on the smallest models.
+
+use super::*;
+use kiln_package::Package;
+use std::cell::RefCell;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A folder as optimum exports it, of one variant's parts.
+fn source(variant: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixtures().join(variant), folder.path());
+    for part in ["tokenizer", "scheduler"] {
+        copy(&fixtures().join(part), &folder.path().join(part));
+    }
+    folder
+}
+
+fn run(options: &CompileOptions) -> Result<Compiled, CompileError> {
+    compile(options, &mut |_| ())
+}
+
+#[test]
+fn a_package_holds_every_program_and_the_card() {
+    let folder = source("ts17");
+    let own = r#"{"name": "tiny", "license": "MIT", "defaults": {"steps": 4, "width": 32, "height": 16}, "sources": ["x"]}"#;
+    std::fs::write(folder.path().join("card.json"), own).unwrap();
+    let output = folder.path().join("tiny.kiln");
+    let mut options = CompileOptions::new(folder.path(), &output);
+    options.sizes = vec![(32, 32), (32, 16), (32, 32)];
+    let heard = RefCell::new(Vec::new());
+    let compiled = compile(&options, &mut |p| {
+        heard.borrow_mut().push(match p {
+            Progress::Reading(part) => part.to_owned(),
+            Progress::Pass { graph, report } => format!("{graph} {}", report.name),
+            Progress::Graph { .. } => "graph".to_owned(),
+            Progress::Plan(_) => "plan".to_owned(),
+        });
+    })
+    .unwrap();
+    assert_eq!(compiled.sizes, [(32, 32), (32, 16)]);
+    let heard = heard.into_inner();
+    for expected in ["unet", "vae_encoder", "text_encoder fuse-attention", "plan"] {
+        assert!(heard.iter().any(|h| h == expected), "{heard:?}");
+    }
+    let bytes = std::fs::read(&output).unwrap();
+    assert_eq!(compiled.bytes, bytes.len() as u64);
+    let package = Package::open(&bytes).unwrap();
+    package.verify_all().unwrap();
+    assert!(package.find(GraphKind::TextEncoder, 0, 0).is_some());
+    for kind in [GraphKind::Unet, GraphKind::VaeDecoder, GraphKind::VaeEncoder] {
+        assert!(package.find(kind, 32, 32).is_some() && package.find(kind, 16, 32).is_some());
+    }
+    let card: serde_json::Value = serde_json::from_str(package.card()).unwrap();
+    assert_eq!(card["name"], "tiny");
+    assert_eq!(card["precision"], "f16");
+    assert_eq!(card["vae_scaling_factor"], 0.18215);
+    let defaults = serde_json::json!({"steps": 4, "width": 32, "height": 16, "guidance_scale": 7.5, "sampler": "ddim"});
+    assert_eq!(card["defaults"], defaults);
+    assert_eq!(card["text"], serde_json::json!({"max_length": 77, "bos": 598, "eos": 599, "pad": 599, "dim": 32}));
+    let files = card["sources"].as_array().unwrap();
+    let unet = files.iter().find(|f| f["path"] == "unet/model.onnx").unwrap();
+    assert_eq!(unet["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(package.scheduler(), std::fs::read_to_string(folder.path().join("scheduler/scheduler_config.json")).unwrap());
+    // The same source, the same bytes.
+    run(&options).unwrap();
+    assert_eq!(std::fs::read(&output).unwrap(), bytes);
+    assert!(std::fs::read_dir(folder.path()).unwrap().all(|e| !e.unwrap().path().to_string_lossy().contains("partial")));
+}
+
+#[test]
+fn without_sizes_it_is_the_models_own() {
+    let folder = source("dyn20");
+    std::fs::remove_dir_all(folder.path().join("vae_encoder")).unwrap();
+    let output = folder.path().join("out.kiln");
+    assert_eq!(run(&CompileOptions::new(folder.path(), &output)).unwrap().sizes, [(32, 32)]);
+    let bytes = std::fs::read(&output).unwrap();
+    let package = Package::open(&bytes).unwrap();
+    assert!(package.find(GraphKind::Unet, 32, 32).is_some());
+    assert!(package.find(GraphKind::VaeEncoder, 32, 32).is_none());
+    let card: serde_json::Value = serde_json::from_str(package.card()).unwrap();
+    let paths: Vec<&str> = card["sources"].as_array().unwrap().iter().filter_map(|f| f["path"].as_str()).collect();
+    assert!(paths.contains(&"unet/model.onnx.data") && paths.is_sorted(), "{paths:?}");
+}
+
+#[test]
+fn mistakes_are_told_and_nothing_is_written() {
+    let folder = source("ts14");
+    let output = folder.path().join("out.kiln");
+    let with = |change: &dyn Fn(&mut CompileOptions)| {
+        let mut options = CompileOptions::new(folder.path(), &output);
+        change(&mut options);
+        let error = run(&options).unwrap_err().to_string();
+        assert!(!output.exists());
+        assert!(!error.contains('\n'), "{error}");
+        error
+    };
+    let error = with(&|o| o.sizes = vec![(32, 32), (33, 32), (0, 8)]);
+    assert!(error.contains("33x32, 0x8") && error.contains("multiples of 8"), "{error}");
+    let error = with(&|o| o.dump = Some("fuse-everything".into()));
+    assert!(error.contains("fuse-everything") && error.contains("fuse-attention"), "{error}");
+    assert!(with(&|o| o.stop_after = Some(99)).contains("there are 15 passes"));
+    assert!(with(&|o| o.source = "/nowhere".into()).contains("/nowhere"));
+    let error = with(&|o| o.output = "/nowhere/out.kiln".into());
+    assert!(error.contains("/nowhere/out.kiln"), "{error}");
+    std::fs::remove_file(folder.path().join("tokenizer/merges.txt")).unwrap();
+    assert!(with(&|_| ()).contains("merges.txt: not found"));
+    std::fs::remove_dir_all(folder.path().join("unet")).unwrap();
+    copy(&fixtures().join("tokenizer"), &folder.path().join("tokenizer"));
+    let error = with(&|_| ());
+    assert!(error.contains("unet/model.onnx: not found"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_old_file() {
+    let folder = source("ts14");
+    let output = folder.path().join("out.kiln");
+    std::fs::write(&output, "old").unwrap();
+    // Writing to /dev/full fails as on a full disk.
+    let error = output::replace(&output, |file| {
+        use std::io::Write;
+        let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").map_err(kiln_package::WriteError::Io)?;
+        file.write_all(b"half").map_err(kiln_package::WriteError::Io)?;
+        Ok(full.write_all(b"x").map_err(kiln_package::WriteError::Io)?)
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("out.kiln") && error.contains("No space left"), "{error}");
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), "old");
+    assert!(std::fs::read_dir(folder.path()).unwrap().all(|e| !e.unwrap().path().to_string_lossy().contains("partial")));
+}
+
+#[test]
+fn stopping_early_gives_the_graphs_and_no_file() {
+    let folder = source("ts14");
+    let output = folder.path().join("out.kiln");
+    let mut options = CompileOptions::new(folder.path(), &output);
+    options.stop_after = Some(4);
+    let graphs = RefCell::new(Vec::new());
+    compile(&options, &mut |p| {
+        if let Progress::Graph { pass, graph } = p {
+            graphs.borrow_mut().push((pass.to_owned(), Graph::parse(&graph.to_string()).unwrap().name));
+        }
+    })
+    .unwrap();
+    let names = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
+    assert_eq!(graphs.into_inner(), names.map(|n| ("lower-matmul".to_owned(), n.to_owned())));
+    assert!(!output.exists());
+}
+
+/// A hub's cache: every file is a link to a blob whose name says nothing, external data included.
+#[cfg(unix)]
+#[test]
+fn files_behind_links_are_found() {
+    let blobs = source("dyn20");
+    let snapshot = tempfile::tempdir().unwrap();
+    for part in ["text_encoder", "unet", "vae_encoder", "vae_decoder", "tokenizer", "scheduler"] {
+        std::fs::create_dir(snapshot.path().join(part)).unwrap();
+        for entry in std::fs::read_dir(blobs.path().join(part)).unwrap() {
+            let entry = entry.unwrap();
+            let blob = blobs.path().join(format!("{part}-{}", entry.file_name().to_string_lossy().replace('.', "-")));
+            std::fs::rename(entry.path(), &blob).unwrap();
+            std::os::unix::fs::symlink(&blob, snapshot.path().join(part).join(entry.file_name())).unwrap();
+        }
+    }
+    let output = snapshot.path().join("out.kiln");
+    run(&CompileOptions::new(snapshot.path(), &output)).unwrap();
+    let plain = source("dyn20");
+    let expected = plain.path().join("out.kiln");
+    run(&CompileOptions::new(plain.path(), &expected)).unwrap();
+    let weights = |path: &Path| Package::open(&std::fs::read(path).unwrap()).unwrap().weights().to_vec();
+    assert!(weights(&output) == weights(&expected));
+}
