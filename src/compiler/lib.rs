@@ -100,7 +100,7 @@ pub enum CompileError {
     #[error("{path}: this build of kiln cannot read ONNX folders (build it with the feature `onnx`)", path = .0.display())]
     NoFrontend(PathBuf),
     /// Sizes that the model cannot have.
-    #[error("size {}: width and height must be multiples of {multiple}, at least {multiple}", list(.sizes))]
+    #[error("size {}: width and height must be multiples of {multiple}, from {multiple} to {MAX_SIZE}", list(.sizes))]
     Size {
         /// The sizes that do not fit.
         sizes: Vec<(usize, usize)>,
@@ -141,6 +141,9 @@ pub enum CompileError {
         source: std::io::Error,
     },
 }
+
+/// The largest width and height of a picture.
+const MAX_SIZE: usize = 1 << 16;
 
 fn list(sizes: &[(usize, usize)]) -> String {
     let sizes: Vec<String> = sizes.iter().map(|(w, h)| format!("{w}x{h}")).collect();
@@ -200,7 +203,7 @@ fn sizes(options: &CompileOptions, model: &Checkpoint) -> Result<Vec<(usize, usi
     }
     // Pictures are of multiples of 8 whatever the model, as in diffusers.
     let multiple = if model.vae_factor > 8 || 8 % model.vae_factor != 0 { model.vae_factor } else { 8 };
-    let fits = |n: usize| n > 0 && n % multiple == 0;
+    let fits = |n: usize| (1..=MAX_SIZE).contains(&n) && n.is_multiple_of(multiple);
     let wrong: Vec<_> = options.sizes.iter().copied().filter(|(w, h)| !fits(*w) || !fits(*h)).collect();
     if !wrong.is_empty() {
         return Err(CompileError::Size { sizes: wrong, multiple });
@@ -254,7 +257,7 @@ fn parts(model: &Checkpoint, sizes: &[(usize, usize)]) -> Result<Vec<Part>, Comp
         ];
         for (kind, graph, size) in pictures {
             let Some(graph) = graph else { continue };
-            // Sizes are bounded by the memory that the graphs at them need long before they are by `u32`.
+            // Sizes are at most `MAX_SIZE`.
             let (height, width) = (*height as u32, *width as u32);
             parts.push(Part { kind, height, width, graph: graph.resized(size)? });
         }

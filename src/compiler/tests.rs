@@ -112,6 +112,7 @@ fn mistakes_are_told_and_nothing_is_written() {
     };
     let error = with(&|o| o.sizes = vec![(32, 32), (33, 32), (0, 8)]);
     assert!(error.contains("33x32, 0x8") && error.contains("multiples of 8"), "{error}");
+    assert!(with(&|o| o.sizes = vec![(1 << 40, 32)]).contains("1099511627776x32"));
     let error = with(&|o| o.dump = Some("fuse-everything".into()));
     assert!(error.contains("fuse-everything") && error.contains("fuse-attention"), "{error}");
     assert!(with(&|o| o.stop_after = Some(99)).contains("there are 15 passes"));

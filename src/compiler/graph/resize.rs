@@ -5,7 +5,7 @@
 //! doubling those must give 33 again (diffusers' `forward_upsample_size`).
 
 use super::op::Op;
-use super::{BuildError, Graph, NodeId, ValueId};
+use super::{BuildError, Graph, NodeId};
 use std::collections::HashMap;
 
 /// Why a graph has no form at a size.
@@ -24,6 +24,10 @@ impl Graph {
     /// The graph for a picture input of `size` (height, width): the input of three axes.
     pub fn resized(&self, size: [usize; 2]) -> Result<Graph, ResizeError> {
         let error = |reason: String| ResizeError { graph: self.name.clone(), size, reason };
+        let mut pictures = self.inputs.iter().map(|id| self.shape(*id)).filter(|shape| follows(shape));
+        if pictures.all(|shape| shape[..2] == size) {
+            return Ok(self.clone());
+        }
         let mut sizes: HashMap<NodeId, [usize; 2]> = HashMap::new();
         // Each round fixes the size of one enlargement more, so there are not more rounds than nodes.
         for _ in 0..=self.node_count() {
@@ -49,34 +53,16 @@ impl Graph {
         for id in self.node_ids() {
             let node = self.node(id);
             let x = node.inputs[0].map(|x| self.shape(x).to_vec()).unwrap_or_default();
-            let twice = |size: [usize; 2]| match x.as_slice() {
-                [h, w, _] => sizes.get(&id).copied().unwrap_or([h * 2, w * 2]),
-                _ => size,
-            };
-            let fixed = match &node.op {
-                Op::Copy { .. } | Op::Reshape { .. } => Some(self.shape(node.output).to_vec()),
-                _ => None,
-            };
-            let (name, output, op) = (node.name.clone(), node.output, node.op.name());
-            match &mut self.node_mut(id).op {
-                Op::Upsample { size } => *size = twice(*size),
-                Op::Conv2d { up: Some(up), .. } => *up = twice(*up),
-                _ => (),
+            if matches!(node.op, Op::Copy { .. } | Op::Reshape { .. }) && follows(&x) {
+                let rule = format!("its strides are those of {:?}", self.shape(node.output));
+                return Err((id, BuildError { op: node.op.name(), name: node.name.clone(), rule }));
             }
-            let before = self.value(output).shape.clone();
+            if let Op::Upsample { size } | Op::Conv2d { up: Some(size), .. } = &mut self.node_mut(id).op {
+                *size = sizes.get(&id).copied().unwrap_or([x[0] * 2, x[1] * 2]);
+            }
             self.infer_node(id).map_err(|e| (id, e))?;
-            let moved = fixed.is_some() && self.node(id).inputs[0].is_some_and(|x| self.depends_on_size(x));
-            if moved {
-                let rule = format!("its strides are those of {before:?}");
-                return Err((id, BuildError { op, name, rule }));
-            }
         }
         Ok(())
-    }
-
-    /// Whether a value's shape follows the picture's.
-    fn depends_on_size(&self, value: ValueId) -> bool {
-        self.shape(value).len() == 3
     }
 
     /// The enlargement to blame for two sources of different heights or widths at a node, and the size that it must have.
@@ -97,4 +83,9 @@ impl Graph {
             value = node.inputs[0]?;
         }
     }
+}
+
+/// Whether a shape follows the picture's: rows that are pixels have its height and width.
+fn follows(shape: &[usize]) -> bool {
+    shape.len() == 3
 }

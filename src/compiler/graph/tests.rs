@@ -91,7 +91,8 @@ fn operators_refuse_operands_that_do_not_fit() {
     let norm = Op::GroupNorm { groups: 3, eps: 1e-5, activation: Activation::None };
     let attention = |heads, causal| Op::Attention { heads, scale: 1.0, causal };
     let copy = Op::Copy { shape: vec![2], strides: vec![3], offset: 1 };
-    let cases: [(Op, &[Option<&[usize]>], &str); 11] = [
+    type Operands<'a> = &'a [Option<&'a [usize]>];
+    let cases: [(Op, Operands<'_>, &str); 11] = [
         (linear.clone(), &[Some(&[2, 3]), None, Some(&[4, 5]), None, None, None], "x has 3 columns"),
         (linear.clone(), &[Some(&[2, 3]), Some(&[3, 1]), Some(&[4, 4]), None, None, None], "x2 is [3, 1]"),
         (linear, &[Some(&[2, 3]), None, Some(&[4, 3]), Some(&[3]), None, None], "bias is [3]"),
@@ -134,10 +135,11 @@ fn sizes_follow_and_odd_halves_meet_their_skips() {
         resized.verify().unwrap();
         assert_eq!(resized.shape(resized.outputs[0]), [size[0], size[1], 4]);
     }
-    assert_eq!(graph.resized([8, 8]).unwrap().to_string(), graph.to_string());
+    assert_eq!(graph.resized([9, 13]).unwrap().resized([8, 8]).unwrap().to_string(), graph.to_string());
     let copied = "input %0 \"x\" [2, 2, 3]\n%1 = copy \"turn\" (x: %0) {shape: [3, 4], strides: [1, 3], offset: 0}\noutput %1";
     let error = Graph::parse(copied).unwrap().resized([4, 4]).unwrap_err().to_string();
     assert!(error.contains("turn") && error.contains("4x4"), "{error}");
+    assert_eq!(Graph::parse(copied).unwrap().resized([2, 2]).unwrap().to_string(), Graph::parse(copied).unwrap().to_string());
 }
 
 /// Reshapes, transpositions and slices that fit a shape, as seeds.

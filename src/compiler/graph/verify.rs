@@ -2,7 +2,7 @@
 //!
 //! - A node's operands are values of the graph that stand before it: graph inputs, weights, or outputs of earlier nodes.
 //! - A node has as many operand slots as its operator (more only for `source_concat`), and the required ones are filled.
-//! - A node's output is a value whose kind names that node, and its shape is what [`infer`] says.
+//! - A node's output is a value whose kind names that node, and its shape is what `infer`, below, says.
 //! - A weight's shape is its value's shape. Inputs and outputs are values of the graph.
 //! - No size is zero.
 //!
@@ -355,7 +355,7 @@ pub(crate) fn infer(op: &Op, shapes: &[Option<&[usize]>]) -> Result<Vec<usize>, 
             check(first.len() >= 3 && first[0] == 1, || format!("x is {first:?}, should be [1, c, ..]"))?;
             check(matches!(activation, Activation::None | Activation::Silu), || "only silu may follow".into())?;
             let c = first[1];
-            check(*groups > 0 && c % groups == 0, || format!("{groups} groups of {c} channels"))?;
+            check(*groups > 0 && c.is_multiple_of(*groups), || format!("{groups} groups of {c} channels"))?;
             expect("gamma", get("gamma"), &[c])?;
             expect("beta", get("beta"), &[c])?;
             Ok(first.to_vec())

@@ -18,6 +18,10 @@ pub(super) fn import(model: &Model, shape_of: ShapeOf<'_>) -> Result<TypedModel,
     let tract = |e: TractError| failed(format!("{e:#}"));
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("GroupNormalization", hook::group_norm);
+    if let Some(node) = model.graph().node.iter().find(|n| !onnx.op_register.0.contains_key(&n.op_type)) {
+        let (path, node, op) = (model.path.clone(), node.name.clone(), node.op_type.clone());
+        return Err(OnnxError::Operator { path, node, op, reason: "the operator is not supported".into() });
+    }
     let parsed = onnx.parse(&model.proto, Some(&model.root)).map_err(tract)?;
     if let Some(name) = parsed.unresolved_inputs.first() {
         return Err(failed(format!("nothing computes {name:?}")));

@@ -64,7 +64,12 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
     let dim = text_encoder.shape(text_encoder.outputs[0]).last().copied().unwrap_or(0);
 
     progress("unet");
-    let channels = unet_config.size("in_channels")?.unwrap_or(4);
+    let channels = vae_config.size("latent_channels")?.unwrap_or(4);
+    let taken = unet_config.size("in_channels")?.unwrap_or(channels);
+    if taken != channels {
+        let reason = format!("takes {taken} channels, a latent has {channels}: only text-to-image models are supported");
+        return Err(OnnxError::Malformed { path: path.join("unet/config.json"), reason });
+    }
     let latent = unet_config.picture("sample_size")?.unwrap_or([64, 64]);
     let unet = part(&mut folder, "unet", &UNET, &|i, _, rank| {
         Ok(match (i, rank) {

@@ -111,9 +111,11 @@ impl Translator<'_> {
             return Ok(*value);
         }
         let tensor = self.constant(outlet).ok_or("reads a value that was not translated")?;
-        let data = elements(&tensor).map_err(|e| format!("a constant cannot be read ({e})"))?;
-        if scalar && data.len() == 1 {
-            return Ok(self.graph.add_scalar(data[0]));
+        if tensor.len() == 1 || tensor.datum_type() != f32::datum_type() {
+            let data = elements(&tensor).map_err(|e| format!("a constant cannot be read ({e})"))?;
+            if let (true, [one]) = (scalar, data.as_slice()) {
+                return Ok(self.graph.add_scalar(*one));
+            }
         }
         let name = &self.model.node(outlet.node).name;
         let value = self.graph.add_weight(name.strip_suffix(".0").unwrap_or(name), Weight::new(Constant(tensor)));
