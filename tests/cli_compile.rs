@@ -137,8 +137,12 @@ fn the_same_folder_gives_the_same_bytes() {
     let folder = folder.path();
     succeeds(folder, &COMPILE);
     let first = fs::read(folder.join("model.kiln")).expect("a package");
-    succeeds(folder, &[&COMPILE[..], &["--quiet"]].concat());
-    assert_eq!(fs::read(folder.join("model.kiln")).ok(), Some(first));
+    // Through a link, which stays.
+    symlink("other.kiln", folder.join("link.kiln")).expect("a link");
+    fs::write(folder.join("other.kiln"), b"old").expect("a file");
+    succeeds(folder, &["compile", "model", "-o", "link.kiln", "--quiet"]);
+    assert!(folder.join("link.kiln").is_symlink());
+    assert_eq!(fs::read(folder.join("other.kiln")).ok(), Some(first));
 }
 
 #[test]
@@ -173,6 +177,8 @@ fn bad_command_lines_are_refused_before_anything_is_read() {
     fails(folder, &["compile", "model"], 2, &["--output"]);
     fails(folder, &["compile", "model", "-o", "missing/model.kiln"], 1, &["missing/model.kiln", "No such file"]);
     fails(folder, &["compile", "model", "-o", "model"], 1, &["model", "folder"]);
+    assert!(Command::new("mkfifo").arg(folder.join("pipe")).status().expect("mkfifo").success());
+    fails(folder, &["compile", "model", "-o", "pipe"], 1, &["pipe", "not a plain file"]);
 }
 
 #[test]

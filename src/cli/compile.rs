@@ -42,14 +42,18 @@ fn precision(text: &str) -> Result<Precision, String> {
 
 pub fn compile(args: &Args) -> Result<(), CliError> {
     if let Some(output) = &args.output {
+        if output::is_special(output) {
+            return Err(CliError::Failure(format!("{}: not a plain file", output.display())));
+        }
         Target::Replace(output.clone()).probe()?;
     }
+    let output = args.output.as_deref().map(output::followed);
     let options = CompileOptions {
         sizes: args.size.iter().map(|(width, height)| (*width as usize, *height as usize)).collect(),
         precision: args.precision,
         stop_after: args.stop_after,
         dump: args.dump.clone(),
-        ..CompileOptions::new(&args.folder, args.output.clone().unwrap_or_default())
+        ..CompileOptions::new(&args.folder, output.unwrap_or_default())
     };
     let bar = ProgressBar::with_draw_target(
         None,

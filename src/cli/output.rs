@@ -104,12 +104,12 @@ fn reserve(folder: &Path, stem: &str, extension: &str) -> Result<PathBuf, CliErr
 }
 
 /// A device, a pipe or the like: what a rename would replace by a plain file.
-fn is_special(path: &Path) -> bool {
+pub fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
 /// The file that a symbolic link leads to, so that the link itself stays.
-fn followed(path: &Path) -> PathBuf {
+pub fn followed(path: &Path) -> PathBuf {
     match path.is_symlink() {
         true => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
         false => path.to_owned(),

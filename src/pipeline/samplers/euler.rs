@@ -3,7 +3,7 @@
 
 use super::{Noise, Prediction, Sampler, Schedule, ScheduleError, Spacing};
 
-/// `x += (x - x0) / sigma * (sigma' - sigma)`, with `x0` the picture predicted from `x` (see [`predict`]).
+/// `x += (x - x0) / sigma * (sigma' - sigma)`, with `x0` the picture predicted from `x` and the UNet's output.
 pub struct Euler {
     sigmas: Sigmas,
 }
