@@ -498,7 +498,7 @@ fn run_refuses_tensors_that_do_not_fit() {
     let folder = folder();
     toy::write(folder.path());
     let input = folder.path().join("in.safetensors");
-    let expected = "sample [1, 4, 8, 8] f32, timestep [1] f32, encoder_hidden_states [1, 77, 8] f32";
+    let expected = "sample [1, 4, 8, 8] f32, timestep [1] f32, i32 or i64, encoder_hidden_states [1, 77, 8] f32";
     let with = |name: &str, dtype: Dtype, shape: &'static [usize]| {
         let mut inputs = UNET.to_vec();
         for tensor in inputs.iter_mut().filter(|tensor| tensor.0 == name) {

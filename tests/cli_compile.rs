@@ -76,13 +76,10 @@ fn inputs(folder: &Path, graph: &str) -> (PathBuf, &'static str, Vec<f32>) {
     let tensors: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = inputs
         .iter()
         .map(|&name| match name {
-            "input_ids" => {
-                let ids = file.integers("text_encoder.input_ids");
-                (name, Dtype::I64, vec![1, ids.len()], ids.iter().flat_map(|id| id.to_le_bytes()).collect())
-            }
-            "timestep" => {
-                let timestep = file.integers("unet.timestep")[0] as f32;
-                (name, Dtype::F32, vec![1], timestep.to_le_bytes().to_vec())
+            "input_ids" | "timestep" => {
+                let numbers = file.integers(&format!("{graph}.{name}"));
+                let shape = if name == "timestep" { vec![1] } else { vec![1, numbers.len()] };
+                (name, Dtype::I64, shape, numbers.iter().flat_map(|n| n.to_le_bytes()).collect())
             }
             _ => {
                 let (shape, values) = file.get(&format!("{graph}.{name}"));

@@ -38,11 +38,17 @@ pub struct Args {
     threads: Option<NonZeroUsize>,
 }
 
+/// The input that is an integer for exporters and a real number for us.
+const TIMESTEP: &str = "timestep";
+
 pub fn run(args: &Args) -> Result<(), CliError> {
     let model = model::open(args.file.as_deref())?;
     let target = Target::Replace(args.output.clone());
     target.probe()?;
-    let inputs = read(&args.inputs)?;
+    let mut inputs = read(&args.inputs)?;
+    if let Some(timestep) = inputs.get_mut(TIMESTEP) {
+        *timestep = Tensor::F32(real(timestep));
+    }
     let cancellation = Cancellation::new();
     cancel_on_signal(&cancellation).map_err(|error| CliError::Failure(format!("signals: {error}")))?;
     let options = SessionOptions { threads: args.threads, cancellation, ..SessionOptions::default() };
@@ -87,6 +93,15 @@ fn tensor(view: &TensorView<'_>) -> Option<Tensor> {
     }
 }
 
+/// The same numbers as `f32`.
+fn real(tensor: &Tensor) -> ArrayD<f32> {
+    match tensor {
+        Tensor::F32(array) => array.clone(),
+        Tensor::I32(array) => array.mapv(|x| x as f32),
+        Tensor::I64(array) => array.mapv(|x| x as f32),
+    }
+}
+
 fn write(outputs: &BTreeMap<String, ArrayD<f32>>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let bytes: Vec<(&String, &[usize], Vec<u8>)> = outputs
         .iter()
@@ -113,7 +128,11 @@ fn signature(model: &Model, graph: GraphKind) -> String {
 }
 
 fn port_text(port: &Port<'_>) -> String {
-    let dtype = if port.dtype == DType::I32 { "i32 or i64" } else { "f32" };
+    let dtype = match port.dtype {
+        DType::I32 => "i32 or i64",
+        _ if port.name == TIMESTEP => "f32, i32 or i64",
+        _ => "f32",
+    };
     format!("{} {:?} {dtype}", port.name, port.shape())
 }
 

@@ -31,15 +31,16 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from common import BETAS, CHECKPOINTS, COLOUR_NAMES, DATA, STYLES, Pictures, next_time
+from muon import Muon
 
 SEED = 0
-STEPS = 9000
+STEPS = 8000
 BATCH, PART, THREADS = 64, 16, 2
 PEAK_RATE, WARM_UP, FLAT_UNTIL = 1e-3, 200, 0.4
 AVERAGE = 0.999
 BACKGROUNDS = 5  # colours other than white that a picture is seen on
 WHITE = 0.5
-MIN_SNR = 5.0
+MAX_SNR = 5.0
 SAVE_SECONDS = 600
 
 TEXT = dict(
@@ -220,22 +221,31 @@ def rate(step, steps):
 
 
 class Training:
-    """Weights, their moving average, the optimizer and the number of steps taken: all that a checkpoint holds."""
+    """Weights, their moving average, the optimizers and the number of steps taken: all that a checkpoint holds."""
 
     def __init__(self, tokenizer):
         self.text, self.unet = new_models(tokenizer)
         self.weights = [*self.text.parameters(), *self.unet.parameters()]
         self.average = [weight.detach().clone() for weight in self.weights]
-        self.optimizer = torch.optim.AdamW(
-            self.weights, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
-        )
+        matrices, others = self.divide()
+        self.muon = Muon(matrices)
+        self.adam = torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
         self.step = 0
-        self.signal_to_noise = None
         cumulative = DDPMScheduler(**BETAS).alphas_cumprod
         self.alpha, self.sigma = cumulative.sqrt(), (1 - cumulative).sqrt()
-        # Predicting noise weighs easy timesteps too much; min-SNR-5 evens them out.
+        # The noise is easiest to tell where there is most of it, so a plain mean would neglect the steps in which the
+        # prompt decides the picture. In terms of the clean picture's error this weight is min(sqrt(SNR), sqrt(5)).
         ratio = cumulative / (1 - cumulative)
-        self.weight_of = ratio.clamp(max=MIN_SNR) / ratio
+        self.weight_of = ratio.clamp(max=MAX_SNR).sqrt() / ratio
+
+    def divide(self):
+        """The weights for Muon, matrices inside the networks, and the rest for Adam."""
+        matrices, others = [], []
+        for module in (self.text, self.unet):
+            for name, weight in module.named_parameters():
+                outer = "embedding" in name or name.startswith(("conv_in", "conv_out"))
+                (others if outer or weight.ndim < 2 else matrices).append(weight)
+        return matrices, others
 
     def start(self, folder, tokenizer):
         start_from(folder, self.text, self.unet, tokenizer)
@@ -263,9 +273,10 @@ class Training:
         for weight, gradient in zip(self.weights, total):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        for group in self.optimizer.param_groups:
+        for group in self.adam.param_groups:
             group["lr"] = rate(self.step, steps)
-        self.optimizer.step()
+        self.adam.step()
+        self.muon.step(rate(self.step, steps), pool)
         self.step += 1
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.weights, 1 - min(AVERAGE, (1 + self.step) / (10 + self.step)))
@@ -277,7 +288,8 @@ class Training:
             "step": self.step,
             "weights": [weight.detach() for weight in self.weights],
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "adam": self.adam.state_dict(),
+            "muon": self.muon.momentum,
         }
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
@@ -289,7 +301,8 @@ class Training:
         with torch.no_grad():
             for weight, stored in zip(self.weights, state["weights"]):
                 weight.copy_(stored)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.adam.load_state_dict(state["adam"])
+        self.muon.momentum = state["muon"]
 
 
 # Commands
