@@ -2,18 +2,26 @@
 //!
 //! [`Op::requirement`] is the table of sizes; the compiler fills operands by it and [`Op::check`] holds them against it.
 
-use crate::op::{ACTIVATION_TYPES, Activation, Broadcast, NORM_BLOCK, Op, OpError, PANEL, Role};
+use crate::op::{
+    ACTIVATION_TYPES, Activation, Broadcast, NORM_BLOCK, Op, OpError, PANEL, Role, attention_codes_bytes,
+    codes_parameter_bytes,
+    MAX_INTEGER_K,
+};
 use crate::{DType, Operand, Space};
 
 /// The type of a slot's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// The type of the step's output: `f32` or `f16`.
+    /// The type of the step's activations: `f32` or `f16`.
     Activation,
     /// `f32`, whatever the activations are.
     F32,
     /// `i32`.
     I32,
+    /// `i8`.
+    I8,
+    /// `u8`: codes, or bytes of no meaning outside the step.
+    U8,
 }
 
 impl Holds {
@@ -23,6 +31,8 @@ impl Holds {
             Holds::Activation => activation,
             Holds::F32 => DType::F32,
             Holds::I32 => DType::I32,
+            Holds::I8 => DType::I8,
+            Holds::U8 => DType::U8,
         }
     }
 }
@@ -51,6 +61,10 @@ impl Requirement {
         Requirement { optional: true, ..self }
     }
 
+    const fn integers(self) -> Self {
+        Requirement { holds: Holds::I32, ..self }
+    }
+
     const fn within(self, space: Space) -> Self {
         Requirement { space: Some(space), ..self }
     }
@@ -76,10 +90,27 @@ fn parameter(elements: u64) -> Option<Requirement> {
 }
 
 /// A matrix in panels: `n` columns (twice as many with [`Activation::Geglu`]), `k` rows.
-fn panels(n: u32, k: u64, activation: Activation) -> Option<Requirement> {
+fn panels(n: u32, k: u64, activation: Activation, codes: bool) -> Option<Requirement> {
     let panels = u64::from(n).div_ceil(PANEL as u64) * if activation == Activation::Geglu { 2 } else { 1 };
+    let (k, holds) = if codes { (k.checked_next_multiple_of(8)?, Holds::I8) } else { (k, Holds::Activation) };
     let elements = panels.checked_mul(PANEL as u64)?.checked_mul(k)?;
-    Some(Requirement::new(elements, Holds::Activation).within(Space::Weights))
+    Some(Requirement::new(elements, holds).within(Space::Weights))
+}
+
+/// The columns of a matrix.
+fn columns(n: u32, activation: Activation) -> u64 {
+    u64::from(n) * if activation == Activation::Geglu { 2 } else { 1 }
+}
+
+/// Codes of `[rows, c]`.
+fn codes(rows: u64, c: u64, per_row: bool) -> Option<Requirement> {
+    let bytes = codes_parameter_bytes(rows, per_row).checked_add(rows.checked_mul(c)?)?;
+    Some(Requirement::new(bytes, Holds::U8))
+}
+
+/// Codes or activations of `[rows, c]`.
+fn matrix(rows: u64, c: u64, is_codes: bool, per_row: bool) -> Option<Requirement> {
+    if is_codes { codes(rows, c, per_row) } else { Some(Requirement::new(rows.checked_mul(c)?, Holds::Activation)) }
 }
 
 /// Rows of `columns` elements that begin every `stride` elements.
@@ -89,18 +120,28 @@ fn strided(rows: u32, stride: u32, columns: u64) -> Option<Requirement> {
 }
 
 impl Op {
-    /// What must stand in the slot of that name; `None` if it must be empty. An error if no buffer could be that large,
-    /// or if the operator has no such slot.
+    /// What must stand in the slot of that name, a GEMM's `x` being floats; `None` if it must be empty. An error if no
+    /// buffer could be that large, or if the operator has no such slot.
     pub fn requirement(&self, slot: &'static str) -> Result<Option<Requirement>, OpError> {
+        self.requirement_with(slot, false)
+    }
+
+    /// As [`Op::requirement`]; `codes` says that the operator is a GEMM whose `x` is codes.
+    pub fn requirement_with(&self, slot: &'static str, codes: bool) -> Result<Option<Requirement>, OpError> {
         let optional = |requirement: Option<Requirement>| requirement.map(Requirement::optional);
         let arena = |requirement: Option<Requirement>| requirement.map(|r| r.within(Space::Arena));
         let required = match self {
             Op::Conv2d(op) => match slot {
-                "x" => activation([op.in_h, op.in_w, op.in_c]),
-                "weight" => {
-                    product([op.kernel_h, op.kernel_w, op.in_c]).and_then(|k| panels(op.out_c, k, op.activation))
+                "x" => {
+                    let pixels = u64::from(op.in_h) * u64::from(op.in_w);
+                    matrix(pixels, op.in_c.into(), codes, false)
                 }
-                "scale" | "sums" => return Ok(None),
+                "weight" => {
+                    product([op.kernel_h, op.kernel_w, op.in_c]).and_then(|k| panels(op.out_c, k, op.activation, codes))
+                }
+                "scale" | "sums" if !codes => return Ok(None),
+                "scale" => parameter(op.out_c.into()),
+                "sums" => parameter(op.out_c.into()).map(Requirement::integers),
                 "bias" => optional(parameter(op.out_c.into())),
                 "shift" => optional(arena(activation([op.out_c]))),
                 "residual" => optional(activation([op.out_h, op.out_w, op.out_c])),
@@ -108,12 +149,14 @@ impl Op {
                 _ => None,
             },
             Op::Linear(op) => match slot {
-                "x" => activation([op.rows, op.k]),
+                "x" => matrix(op.rows.into(), op.k.into(), codes, true),
                 "x2" if op.k2 == 0 => return Ok(None),
                 "x2" => activation([op.rows, op.k2]),
-                "weight" => panels(op.n, u64::from(op.k) + u64::from(op.k2), op.activation),
-                "scale" | "sums" => return Ok(None),
-                "bias" => optional(parameter(u64::from(op.n) * if op.activation == Activation::Geglu { 2 } else { 1 })),
+                "weight" => panels(op.n, u64::from(op.k) + u64::from(op.k2), op.activation, codes),
+                "scale" | "sums" if !codes => return Ok(None),
+                "scale" => parameter(columns(op.n, op.activation)),
+                "sums" => parameter(columns(op.n, op.activation)).map(Requirement::integers),
+                "bias" => optional(parameter(columns(op.n, op.activation))),
                 "shift" if op.activation == Activation::Geglu => return Ok(None),
                 "shift" => optional(arena(activation([op.n]))),
                 "residual" => optional(activation([op.rows, op.n])),
@@ -130,14 +173,15 @@ impl Op {
                     "gamma" | "beta" => optional(parameter(channels)),
                     "stats" => (rows.div_ceil(NORM_BLOCK as u64) + 1)
                         .checked_mul(channels)
-                        .and_then(|n| n.checked_mul(2))
+                        .and_then(|n| n.checked_mul(if op.quantized { 4 } else { 2 }))
                         .map(|n| Requirement::new(n, Holds::F32)),
-                    "out" => rows.checked_mul(channels).map(|n| Requirement::new(n, Holds::Activation)),
+                    "out" => matrix(rows, channels, op.quantized, false),
                     _ => None,
                 }
             }
             Op::LayerNorm(op) => match slot {
-                "x" | "out" => activation([op.rows, op.c]),
+                "x" => activation([op.rows, op.c]),
+                "out" => matrix(op.rows.into(), op.c.into(), op.quantized, true),
                 "gamma" | "beta" => optional(parameter(op.c.into())),
                 _ => None,
             },
@@ -147,6 +191,9 @@ impl Op {
                     "q" => strided(op.q_rows, op.q_stride, columns),
                     "k" => strided(op.kv_rows, op.k_stride, columns),
                     "v" => strided(op.kv_rows, op.v_stride, columns),
+                    "mask" | "codes" if op.integers != (slot == "codes") => return Ok(None),
+                    "codes" => attention_codes_bytes(op.kv_rows, op.heads, op.head_dim)
+                        .map(|bytes| Requirement::new(bytes, Holds::U8)),
                     "mask" => optional(product([op.q_rows, op.kv_rows]).map(|n| Requirement::new(n, Holds::F32))),
                     "out" => activation([op.q_rows, op.heads, op.head_dim]),
                     _ => None,
@@ -206,6 +253,17 @@ impl Op {
                         .map(|end| Requirement { at_least: true, ..Requirement::new(end, Holds::Activation) })
                 }
                 "out" => activation([op.d0, op.d1, op.d2, op.d3]),
+                _ => None,
+            },
+            Op::Quantize(op) => match slot {
+                "x" => activation([op.rows, op.c]),
+                "x2" if op.c2 == 0 => return Ok(None),
+                "x2" => activation([op.rows, op.c2]),
+                "ranges" => {
+                    let blocks = if op.per_row { 1 } else { u64::from(op.rows).div_ceil(NORM_BLOCK as u64) };
+                    Some(Requirement::new(2 * blocks, Holds::F32))
+                }
+                "out" => matrix(op.rows.into(), u64::from(op.c) + u64::from(op.c2), true, op.per_row),
                 _ => None,
             },
         };
@@ -283,6 +341,7 @@ impl Op {
                 let columns = op.heads.checked_mul(op.head_dim);
                 holds("head_dim", columns.is_some())?;
                 let columns = columns.unwrap_or(u32::MAX);
+                holds("integers", !op.integers || (op.q_rows == op.kv_rows && !op.causal))?;
                 holds("q_stride", op.q_stride >= columns)?;
                 holds("k_stride", op.k_stride >= columns)?;
                 holds("v_stride", op.v_stride >= columns)
@@ -306,6 +365,24 @@ impl Op {
             Op::TimestepEmbedding(op) => nonzero(&[("half", op.half)]),
             Op::Softmax(op) => nonzero(&[("rows", op.rows), ("cols", op.cols)]),
             Op::Copy(op) => nonzero(&[("d0", op.d0), ("d1", op.d1), ("d2", op.d2), ("d3", op.d3)]),
+            Op::Quantize(op) => {
+                nonzero(&[("rows", op.rows), ("c", op.c)])?;
+                holds("c2", op.c.checked_add(op.c2).is_some())
+            }
+        }
+    }
+
+    /// What a GEMM's attributes must satisfy besides when its `x` is codes.
+    fn check_codes(&self) -> Result<(), OpError> {
+        let terms = |name, k: Option<u64>| match k {
+            Some(k) if k <= MAX_INTEGER_K.into() => Ok(()),
+            _ => Err(OpError::Attribute(name)),
+        };
+        match self {
+            Op::Conv2d(op) => terms("in_c", product([op.kernel_h, op.kernel_w, op.in_c])),
+            Op::Linear(op) if op.k2 != 0 => Err(OpError::Attribute("k2")),
+            Op::Linear(op) => terms("k", Some(op.k.into())),
+            _ => Ok(()),
         }
     }
 
@@ -314,15 +391,23 @@ impl Op {
     /// [`Op::in_place_slot`] being exactly the output's.
     pub fn check(&self, operands: &[Operand]) -> Result<(), OpError> {
         let slots = self.slots();
-        let Some(out) = operands.last().filter(|_| operands.len() == slots.len()) else {
+        if operands.len() != slots.len() {
             return Err(OpError::OperandCount);
-        };
+        }
         self.check_attributes()?;
-        if !ACTIVATION_TYPES.contains(&out.dtype) {
-            return Err(OpError::Type("out"));
+        let dtype = |name| slots.iter().zip(operands).find(|(slot, _)| slot.name == name).map(|(_, o)| o.dtype);
+        let activation_slot = self.activation_slot();
+        let activation = dtype(activation_slot).filter(|dtype| ACTIVATION_TYPES.contains(dtype));
+        let activation = activation.ok_or(OpError::Type(activation_slot))?;
+        let codes = self.takes_codes() && dtype("x") == Some(DType::U8);
+        if codes {
+            self.check_codes()?;
+            if activation != DType::F16 {
+                return Err(OpError::Type("out"));
+            }
         }
         for (slot, operand) in slots.iter().zip(operands) {
-            let Some(required) = self.requirement(slot.name)? else {
+            let Some(required) = self.requirement_with(slot.name, codes)? else {
                 if *operand == Operand::EMPTY { continue } else { return Err(OpError::Slot(slot.name)) }
             };
             if operand.is_empty() {
@@ -339,10 +424,10 @@ impl Op {
             if space.is_some_and(|space| space != operand.space) {
                 return Err(OpError::Space(slot.name));
             }
-            if operand.dtype != required.holds.dtype(out.dtype) {
+            if operand.dtype != required.holds.dtype(activation) {
                 return Err(OpError::Type(slot.name));
             }
-            let bytes = required.bytes(out.dtype).ok_or(OpError::Size(slot.name))?;
+            let bytes = required.bytes(activation).ok_or(OpError::Size(slot.name))?;
             let whole = operand.bytes.is_multiple_of(operand.dtype.size() as u64);
             if operand.bytes < bytes || !whole || (operand.bytes != bytes && !required.at_least) {
                 return Err(OpError::Size(slot.name));

@@ -10,7 +10,7 @@ use crate::format::{
     section,
 };
 use crate::program::{Program, Programs, Tables};
-use crate::{GraphKind, validate};
+use crate::{GraphKind, Stage, validate};
 
 /// An open package, borrowing its bytes.
 #[derive(Clone, Copy)]
@@ -86,9 +86,9 @@ impl<'a> Package<'a> {
         self.programs().nth(index)
     }
 
-    /// The first program of a graph for pictures of a size; for a graph that works for every size, at 0 by 0.
-    pub fn find(&self, graph: GraphKind, height: u32, width: u32) -> Option<Program<'a>> {
-        self.programs().find(|p| p.graph() == graph && p.height() == height && p.width() == width)
+    /// The program of a graph's stage for pictures of a size; for a graph that works for every size, at 0 by 0.
+    pub fn find(&self, graph: GraphKind, stage: Stage, height: u32, width: u32) -> Option<Program<'a>> {
+        self.tables.find((graph.code(), stage.code(), height, width))
     }
 
     /// The weights, whose contents are checked by [`Package::verify_block`].

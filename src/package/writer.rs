@@ -11,7 +11,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use crate::crc::{Crc32c, crc32c};
 use crate::error::PackageError;
 use crate::format::{
-    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, OPTIONAL, SECTION_BYTES, VERSION, WEIGHTS_ALIGNMENT, section,
+    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES, VERSION, WEIGHTS_ALIGNMENT, section,
 };
 use crate::op::Op;
 use crate::{DType, GraphKind, Layout, Operand, Stage, validate};
@@ -31,6 +31,8 @@ pub struct PortRecord {
     pub offset: u64,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Whether its rows are for the program's `max_chunks`.
+    pub per_chunk: bool,
 }
 
 /// A step of a program.
@@ -42,6 +44,8 @@ pub struct StepRecord {
     pub operands: Vec<Operand>,
     /// The name of the layer.
     pub name: String,
+    /// Whether its rows are for the program's `max_chunks`.
+    pub per_chunk: bool,
 }
 
 /// A program to be written.
@@ -59,6 +63,10 @@ pub struct ProgramRecord {
     pub arena_bytes: u64,
     /// Memory that each thread needs besides.
     pub thread_scratch_bytes: u64,
+    /// Size of the pinned part at the beginning of the arena; 0 for [`Stage::Whole`].
+    pub pinned_bytes: u64,
+    /// The most chunks of context; 1 where that has no meaning.
+    pub max_chunks: u32,
     /// What must be in the arena before the first step.
     pub inputs: Vec<PortRecord>,
     /// What is in the arena after the last step.
@@ -303,6 +311,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
         push(&mut program_table, &[program.graph.code(), program.stage.code(), program.height, program.width]);
         program_table.extend(program.arena_bytes.to_le_bytes());
         program_table.extend(program.thread_scratch_bytes.to_le_bytes());
+        program_table.extend(program.pinned_bytes.to_le_bytes());
         push(
             &mut program_table,
             &[
@@ -311,7 +320,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
                 count("ports", program.outputs.len())?,
                 count("steps", step_count)?,
                 count("steps", program.steps.len())?,
-                0,
+                program.max_chunks,
             ],
         );
         for port in program.inputs.iter().chain(&program.outputs) {
@@ -323,7 +332,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
             let rank = count("axes", port.shape.len())?;
             push(&mut ports, &[offset, bytes, port.dtype.code(), port.layout.code(), rank]);
             push(&mut ports, &dims);
-            push(&mut ports, &[0]);
+            push(&mut ports, &[if port.per_chunk { PER_CHUNK } else { 0 }]);
             ports.extend(port.offset.to_le_bytes());
             ports.extend(port.bytes.to_le_bytes());
             port_count += 1;
@@ -333,7 +342,8 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
             let row_len = step.op.write_words(&mut row);
             let (name_offset, name_bytes) = names.place(&step.name)?;
             let operand_row = u16::try_from(step.operands.len()).map_err(|_| WriteError::TooMany("operands"))?;
-            for half in [step.op.code(), row_len as u16, operand_row, 0] {
+            let flags = if step.per_chunk { PER_CHUNK as u16 } else { 0 };
+            for half in [step.op.code(), row_len as u16, operand_row, flags] {
                 steps.extend(half.to_le_bytes());
             }
             let first_word = count("attribute words", word_count)?;

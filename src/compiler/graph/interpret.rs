@@ -1,4 +1,4 @@
-//! The graph's meaning, in plain `f32`: one short function per operator, nothing fast but the inner loops of the sums.
+//! The graph's meaning, in plain `f32` (codes as the numbers that they stand for): one short function per operator, nothing fast but the inner loops of the sums.
 //! Passes are checked against it, and so is everything that claims to run a graph.
 
 use super::op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
@@ -125,9 +125,14 @@ impl Graph {
                 }
                 out
             }
-            Op::GroupNorm { groups, eps, activation } => {
+            Op::GroupNorm { groups, eps, activation, quantized } => {
                 let x = beside(first, get("x2"));
-                group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), *activation)
+                let mut out =
+                    group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), *activation);
+                if *quantized {
+                    quantize(&mut out);
+                }
+                out
             }
             Op::SourceGroupNorm { groups, eps, activation } => {
                 let n: usize = first.shape[2..].iter().product();
@@ -136,7 +141,7 @@ impl Graph {
                 let out = group_norm(&moved, (n, c), *groups, *eps, data("gamma"), data("beta"), *activation);
                 View::dense(&[n, c]).transpose(&[1, 0]).gather(&out)
             }
-            Op::LayerNorm { eps } => {
+            Op::LayerNorm { eps, quantized } => {
                 let mut out = Vec::with_capacity(x.len());
                 for row in x.chunks_exact(c) {
                     let (mean, variance) = moments(row.iter().copied(), row.len());
@@ -146,9 +151,18 @@ impl Graph {
                         v * data("gamma").map_or(1.0, |g| g[i]) + data("beta").map_or(0.0, |b| b[i])
                     }));
                 }
+                if *quantized {
+                    out.chunks_exact_mut(c).for_each(quantize);
+                }
                 out
             }
-            Op::Attention { heads, scale, causal } => {
+            Op::Quantize { per_row } => {
+                let mut out = beside(first, get("x2"));
+                let set = if *per_row { c_of(&out.shape) } else { out.data.len() };
+                out.data.chunks_exact_mut(set).for_each(quantize);
+                out.data
+            }
+            Op::Attention { heads, scale, causal, .. } => {
                 let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
                 attention(x, k, v, c, *heads, *scale, *causal, data("mask"))
             }
@@ -439,6 +453,22 @@ fn einsum(text: &str, a: &Tensor, b: &Tensor) -> Vec<f32> {
     let (xs, ys) = (view(&la, a).gather(&a.data), view(&lb, b).gather(&b.data));
     let dot = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32;
     xs.chunks_exact(inner).zip(ys.chunks_exact(inner)).map(dot).collect()
+}
+
+/// Replaces values that share a scale and a zero point by what their codes stand for.
+fn quantize(values: &mut [f32]) {
+    let low = values.iter().fold(0.0f32, |low, v| low.min(*v));
+    let high = values.iter().fold(0.0f32, |high, v| high.max(*v));
+    let range = high - low;
+    if range.is_nan() || range < 1e-30 {
+        return values.fill(0.0);
+    }
+    let (scale, inverse) = (range / 255.0, 255.0 / range);
+    let zero = (-low * inverse).round_ties_even().clamp(0.0, 255.0);
+    values.iter_mut().for_each(|v| {
+        let code = ((*v * inverse).round_ties_even() + zero).clamp(0.0, 255.0);
+        *v = (code - zero) * scale;
+    });
 }
 
 fn binary(kind: BinaryKind, a: f32, b: f32) -> f32 {

@@ -13,7 +13,7 @@ pub(crate) mod view;
 mod weight;
 
 pub use interpret::{InterpretError, Tensor};
-pub use op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
+pub use op::{Activation, BinaryKind, Codes, Op, ReduceKind, UnaryKind};
 pub use resize::ResizeError;
 pub use table::Attribute;
 pub use text::ParseError;
@@ -221,6 +221,11 @@ impl Graph {
     pub fn producer(&self, value: ValueId) -> Option<(NodeId, &Node)> {
         let id = self.value(value).node()?;
         Some((id, self.node(id)))
+    }
+
+    /// What kind of codes a value holds; `None` if it holds floats.
+    pub fn codes(&self, value: ValueId) -> Option<Codes> {
+        self.producer(value).and_then(|(_, node)| node.op.codes())
     }
 
     /// A value's shape.

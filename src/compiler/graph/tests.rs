@@ -88,8 +88,8 @@ fn operators_refuse_operands_that_do_not_fit() {
     let linear = Op::Linear { activation: Activation::None };
     let geglu = Op::Linear { activation: Activation::Geglu };
     let conv = Op::Conv2d { stride: 1, pad: [0; 4], up: None, activation: Activation::None };
-    let norm = Op::GroupNorm { groups: 3, eps: 1e-5, activation: Activation::None };
-    let attention = |heads, causal| Op::Attention { heads, scale: 1.0, causal };
+    let norm = Op::GroupNorm { groups: 3, eps: 1e-5, activation: Activation::None, quantized: false };
+    let attention = |heads, causal| Op::Attention { heads, scale: 1.0, causal, integers: false };
     let copy = Op::Copy { shape: vec![2], strides: vec![3], offset: 1 };
     let cases: [(Op, &[Option<&[usize]>], &str); 11] = [
         (linear.clone(), &[Some(&[2, 3]), None, Some(&[4, 5]), None, None, None], "x has 3 columns"),

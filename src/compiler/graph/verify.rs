@@ -5,10 +5,12 @@
 //! - A node's output is a value whose kind names that node, and its shape is what [`infer`] says.
 //! - A weight's shape is its value's shape. Inputs and outputs are values of the graph.
 //! - No size is zero.
+//! - Codes are read as `x` alone: those of a whole tensor by a `conv2d`, those of rows by a `linear` without `x2`. No
+//!   output is codes.
 //!
 //! Below, `[.., c]` stands for any number of leading axes; *rows* is the product of the leading axes.
 
-use super::op::{Activation, Op};
+use super::op::{Activation, Codes, Op};
 use super::{Graph, NodeId, ValueId, ValueKind};
 
 /// A rule that a graph breaks.
@@ -31,6 +33,11 @@ impl Graph {
         for value in self.inputs.iter().chain(&self.outputs) {
             if !known(*value) {
                 return error(value.to_string(), "an input or output is no value of the graph".into());
+            }
+        }
+        for value in &self.outputs {
+            if self.codes(*value).is_some() {
+                return error(value.to_string(), "an output is codes".into());
             }
         }
         for (id, value) in self.iter_values() {
@@ -72,6 +79,19 @@ impl Graph {
         }
         if node.output.index() >= self.value_count() || self.value(node.output).node() != Some(id) {
             return Err(format!("its output {} belongs to something else", node.output));
+        }
+        for (index, operand) in node.inputs.iter().enumerate() {
+            let Some(codes) = operand.and_then(|operand| self.codes(operand)) else { continue };
+            let reads = index == 0
+                && match node.op {
+                    Op::Conv2d { .. } => codes == Codes::PerTensor,
+                    Op::Linear { .. } => codes == Codes::PerRow && node.input("x2").is_none(),
+                    _ => false,
+                };
+            check(reads, || {
+                let slot = node.op.slots().get(index).unwrap_or(&"operand");
+                format!("cannot read codes ({codes:?}) as {slot}")
+            })?;
         }
         let shapes: Vec<Option<&[usize]>> = node.inputs.iter().map(|i| i.map(|i| self.shape(i))).collect();
         let expected = infer(&node.op, &shapes)?;
@@ -216,7 +236,7 @@ pub(crate) fn infer(op: &Op, shapes: &[Option<&[usize]>]) -> Result<Vec<usize>, 
             expect("beta", get("beta"), &[c])?;
             Ok(first.to_vec())
         }
-        Op::Attention { heads, causal, .. } => {
+        Op::Attention { heads, causal, integers, .. } => {
             some_axis()?;
             let k = get("k").unwrap_or_default();
             let (kv_rows, kc) = rows(k);
@@ -224,6 +244,9 @@ pub(crate) fn infer(op: &Op, shapes: &[Option<&[usize]>]) -> Result<Vec<usize>, 
             check(kc == c, || format!("k is {k:?}, q has {c} columns"))?;
             expect("v", get("v"), k)?;
             expect("mask", get("mask"), &[first_rows, kv_rows])?;
+            check(!integers || (first_rows == kv_rows && !causal && get("mask").is_none()), || {
+                format!("in integers with {first_rows} and {kv_rows} rows, a mask or causal")
+            })?;
             check(!causal || first_rows == kv_rows, || format!("causal with {first_rows} and {kv_rows} rows"))?;
             Ok(first.to_vec())
         }
@@ -239,6 +262,12 @@ pub(crate) fn infer(op: &Op, shapes: &[Option<&[usize]>]) -> Result<Vec<usize>, 
             let row = rows(b) == (1, c);
             check(b == first || row || len == 1, || format!("b is {b:?}, neither {first:?} nor a row nor an element of it"))?;
             Ok(first.to_vec())
+        }
+        Op::Quantize { .. } => {
+            some_axis()?;
+            let c2 = get("x2").map_or(0, |x2| rows(x2).1);
+            expect("x2", get("x2"), &with_last(first, c2))?;
+            Ok(with_last(first, c + c2))
         }
         Op::Concat => {
             some_axis()?;

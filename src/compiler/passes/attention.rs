@@ -189,7 +189,7 @@ fn rewrite(graph: &mut Graph, id: NodeId, found: &Match) -> Result<bool, BuildEr
         }
     }
     operands.push(mask);
-    let op = Op::Attention { heads: found.q.heads, scale, causal };
+    let op = Op::Attention { heads: found.q.heads, scale, causal, integers: false };
     let new = graph.add(op, &operands, name.clone())?;
     let new = reshape(graph, new, &found.sizes, &name)?;
     let new = transpose(graph, new, &found.perm, &name)?;

@@ -206,7 +206,7 @@ impl Converter<'_> {
                 let place = self.place(first);
                 let view = channels_last(&place.view);
                 let x = self.gather(place.base, &view, &view.shape, shape[1], name)?;
-                let op = Op::GroupNorm { groups: *groups, eps: *eps, activation: *activation };
+                let op = Op::GroupNorm { groups: *groups, eps: *eps, activation: *activation, quantized: false };
                 let (gamma, beta) = (self.vector(operand(1)), self.vector(operand(2)));
                 let base = self.new.add(op, &[Some(x), None, gamma, beta], name)?;
                 let mut back: Vec<usize> = vec![0, shape.len() - 1];

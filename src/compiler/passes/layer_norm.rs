@@ -25,7 +25,7 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
         let (output, name) = (node.output, node.name.clone());
         let tail = tail(graph, output, axis);
         let name = tail.name.unwrap_or(name);
-        let new = graph.add(Op::LayerNorm { eps }, &[Some(x), tail.gamma, tail.beta], name)?;
+        let new = graph.add(Op::LayerNorm { eps, quantized: false }, &[Some(x), tail.gamma, tail.beta], name)?;
         graph.replace(tail.value, new);
         fired += 1;
     }

@@ -72,7 +72,7 @@ pub fn plan(part: &Part, activation: DType, weights: &mut Weights) -> Result<Pro
             operands.push(operand.unwrap_or(Operand::EMPTY));
         }
         op.check(&operands).map_err(|error| PlanError::node(graph, node, error.to_string()))?;
-        records.push(StepRecord { op: *op, operands, name: step_name(node) });
+        records.push(StepRecord { op: *op, operands, name: step_name(node), per_chunk: false });
     }
 
     let ports = |values: &[ValueId]| -> Result<Vec<PortRecord>, PlanError> {
@@ -85,6 +85,8 @@ pub fn plan(part: &Part, activation: DType, weights: &mut Weights) -> Result<Pro
         width: part.width,
         arena_bytes: arena.bytes,
         thread_scratch_bytes: nodes.iter().map(|n| steps::scratch_bytes(&n.op)).max().unwrap_or(0) as u64,
+        pinned_bytes: 0,
+        max_chunks: 1,
         inputs: ports(&graph.inputs)?,
         outputs: ports(&graph.outputs)?,
         steps: records,
@@ -198,7 +200,7 @@ fn port(graph: &Graph, value: ValueId, operand: Option<Operand>, holds: Holds) -
         [n] if holds == Holds::F32 => (Layout::RowMajor, vec![n]),
         _ => (Layout::RowMajor, [&[1], &sizes[..]].concat()),
     };
-    Ok(PortRecord { name, dtype: operand.dtype, layout, shape, offset: operand.offset, bytes: operand.bytes })
+    Ok(PortRecord { name, dtype: operand.dtype, layout, shape, offset: operand.offset, bytes: operand.bytes, per_chunk: false })
 }
 
 fn step_name(node: &Node) -> String {

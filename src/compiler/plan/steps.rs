@@ -73,16 +73,28 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
             n: u(rows(out).1),
             activation: *activation,
         }),
-        Op::GroupNorm { groups, eps, activation } => package::Op::GroupNorm(package::GroupNorm {
+        Op::GroupNorm { groups, eps, activation, quantized } => package::Op::GroupNorm(package::GroupNorm {
             rows: u(first_rows),
             c: u(c),
             c2: u(columns("x2")),
             groups: u(*groups),
             eps: *eps,
             activation: *activation,
+            quantized: *quantized,
         }),
-        Op::LayerNorm { eps } => package::Op::LayerNorm(package::LayerNorm { rows: u(first_rows), c: u(c), eps: *eps }),
-        Op::Attention { heads, scale, causal } => package::Op::Attention(package::Attention {
+        Op::LayerNorm { eps, quantized } => package::Op::LayerNorm(package::LayerNorm {
+            rows: u(first_rows),
+            c: u(c),
+            eps: *eps,
+            quantized: *quantized,
+        }),
+        Op::Quantize { per_row } => package::Op::Quantize(package::Quantize {
+            rows: u(first_rows),
+            c: u(c),
+            c2: u(columns("x2")),
+            per_row: *per_row,
+        }),
+        Op::Attention { heads, scale, causal, integers } => package::Op::Attention(package::Attention {
             q_rows: u(first_rows),
             kv_rows: u(rows(shape_of("k")).0),
             heads: u(*heads),
@@ -92,6 +104,7 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
             v_stride: u(columns("v")),
             scale: *scale,
             causal: *causal,
+            integers: *integers,
         }),
         Op::Unary { activation } => package::Op::Unary(package::Unary { len: u(len), activation: *activation }),
         Op::Affine { scale, offset } => {

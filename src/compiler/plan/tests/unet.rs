@@ -43,7 +43,7 @@ impl Builder {
     fn norm(&mut self, x: ValueId, x2: Option<ValueId>) -> ValueId {
         let c = self.channels(x) + x2.map_or(0, |x2| self.channels(x2));
         let (gamma, beta) = (self.weight(&[c]), self.weight(&[c]));
-        self.add(Op::GroupNorm { groups: 8, eps: 1e-5, activation: Activation::Silu }, &[Some(x), x2, gamma, beta])
+        self.add(Op::GroupNorm { groups: 8, eps: 1e-5, activation: Activation::Silu, quantized: false }, &[Some(x), x2, gamma, beta])
     }
 
     fn conv(&mut self, x: ValueId, out: usize, shift: Option<ValueId>, residual: Option<ValueId>) -> ValueId {
@@ -80,12 +80,12 @@ impl Builder {
     fn attention(&mut self, x: ValueId, context: Option<ValueId>) -> ValueId {
         let c = self.channels(x);
         let (gamma, beta) = (self.weight(&[c]), self.weight(&[c]));
-        let normed = self.add(Op::LayerNorm { eps: 1e-5 }, &[Some(x), gamma, beta]);
+        let normed = self.add(Op::LayerNorm { eps: 1e-5, quantized: false }, &[Some(x), gamma, beta]);
         let source = context.unwrap_or(normed);
         let q = self.linear(normed, None, c, Activation::None, None);
         let k = self.linear(source, None, c, Activation::None, None);
         let v = self.linear(source, None, c, Activation::None, None);
-        let op = Op::Attention { heads: 8, scale: 0.5, causal: false };
+        let op = Op::Attention { heads: 8, scale: 0.5, causal: false, integers: false };
         let attended = self.add(op, &[Some(q), Some(k), Some(v), None]);
         self.linear(attended, None, c, Activation::None, Some(x))
     }
