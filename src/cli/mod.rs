@@ -1,7 +1,7 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
 //! - `draw`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
-//! - `model`: which package is meant; `plan`: an arena as text; `values`: what options are parsed to.
+//! - `model`: which package is meant; `layers`: what it is made of; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
 mod bench;
@@ -10,6 +10,7 @@ mod compile;
 mod draw;
 mod error;
 mod info;
+mod layers;
 mod model;
 mod output;
 mod plan;

@@ -19,7 +19,8 @@ use super::{model, values};
 
 /// Run one graph of a package on given tensors
 ///
-/// The program is the one that takes the tensors' shapes. Pictures and latents are [1, channels, height, width].
+/// The program is the one that takes the tensors' shapes. Pictures and latents are [1, channels, height, width]; a context
+/// may be of several chunks of 77 rows.
 #[derive(clap::Args)]
 pub struct Args {
     /// The package [default: the built-in model]
@@ -104,7 +105,9 @@ fn signature(model: &Model, graph: GraphKind) -> String {
     let programs: Vec<String> = model
         .programs()
         .filter(|(_, program)| program.graph() == graph)
-        .map(|(_, program)| program.inputs().map(|port| port_text(&port)).collect::<Vec<_>>().join(", "))
+        .map(|(id, _)| {
+            model.inputs(id).map(|port| port_text(&port, model.max_chunks(id))).collect::<Vec<_>>().join(", ")
+        })
         .collect();
     match programs.is_empty() {
         true => format!("graphs: {}", graphs(model).join(", ")),
@@ -112,9 +115,11 @@ fn signature(model: &Model, graph: GraphKind) -> String {
     }
 }
 
-fn port_text(port: &Port<'_>) -> String {
+fn port_text(port: &Port<'_>, most: u32) -> String {
     let dtype = if port.dtype == DType::I32 { "i32 or i64" } else { "f32" };
-    format!("{} {:?} {dtype}", port.name, port.shape())
+    let least = if port.per_chunk { 1 } else { most };
+    let shapes: Vec<_> = (least..=most).map(|n| format!("{:?}", port.at_chunks(n, most).shape())).collect();
+    format!("{} {} {dtype}", port.name, shapes.join(" or "))
 }
 
 fn graphs(model: &Model) -> Vec<&'static str> {

@@ -15,7 +15,7 @@ pub struct Card {
     /// The licence of its weights.
     #[serde(default)]
     pub license: String,
-    /// The type that activations and weights have: `f32` or `f16`.
+    /// What the package was compiled with: `f32`, `f16` or `int8`.
     #[serde(default)]
     pub precision: String,
     /// What a request that does not say takes.

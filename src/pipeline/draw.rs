@@ -143,7 +143,11 @@ impl Kiln {
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
         let (sample, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
-        let (_, context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
+        let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
+        // The port tells the most rows there can be.
+        if let [_, rows, dim] = &mut context_shape[..] {
+            *rows = context.len() / programs.lanes / (*dim).max(1);
+        }
         let mut sampler = self.sampler(settings, sample)?;
         let mut noise = Noise::new(settings.seed);
         let mut latents = vec![0.0; sample];
@@ -161,8 +165,10 @@ impl Kiln {
             for (lane, context) in context.chunks_exact((context.len() / programs.lanes).max(1)).enumerate() {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
-                    .input(lane, "timestep", &[1], Data::F32(&timestep))?
-                    .input(lane, "encoder_hidden_states", &context_shape, Data::F32(context))?;
+                    .input(lane, "timestep", &[1], Data::F32(&timestep))?;
+                if evaluation.needs("encoder_hidden_states") {
+                    evaluation.input(lane, "encoder_hidden_states", &context_shape, Data::F32(context))?;
+                }
             }
             let mut outputs = evaluation.run(&mut Silent)?;
             outputs.read(0, "out_sample", &mut prediction)?;
@@ -204,8 +210,9 @@ impl Kiln {
     }
 
     fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
-        let program = self.model.program(program);
-        program.input(name).ok_or_else(|| self.unusable(format!("{} has no input `{name}`", program.graph())))
+        let graph = self.model.program(program).graph();
+        let found = self.model.inputs(program).find(|port| port.name == name);
+        found.ok_or_else(|| self.unusable(format!("{graph} has no input `{name}`")))
     }
 
     fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {

@@ -29,6 +29,8 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
 unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
 // SAFETY: `F16` is a transparent `u16`.
 unsafe impl Plain for F16 {}
 

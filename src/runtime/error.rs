@@ -129,12 +129,12 @@ pub enum RuntimeError {
         name: String,
     },
     /// A tensor has the wrong shape.
-    #[error("`{name}` must be {expected}, found {found}")]
+    #[error("`{name}` must be {}, found {found}", Alternatives(.expected))]
     Shape {
         /// Name of the tensor.
         name: String,
-        /// The program's shape.
-        expected: Shape,
+        /// The shapes that it may have.
+        expected: Vec<Shape>,
         /// The shape given.
         found: Shape,
     },

@@ -16,12 +16,8 @@ fn activation(activation: package::Activation) -> kernels::Activation {
     }
 }
 
-pub(super) fn conv2d<'a, T: Element + Plain>(
-    kernels: Kernels,
-    op: package::Conv2d,
-    o: &mut Operands<'_, 'a>,
-) -> Result<kernels::Conv2d<'a, T, T>, StepError> {
-    let params = kernels::Conv2dParams {
+fn conv2d_params(op: package::Conv2d) -> kernels::Conv2dParams {
+    kernels::Conv2dParams {
         in_h: op.in_h as usize,
         in_w: op.in_w as usize,
         in_c: op.in_c as usize,
@@ -36,7 +32,14 @@ pub(super) fn conv2d<'a, T: Element + Plain>(
         pad_top: op.pad_top as usize,
         pad_left: op.pad_left as usize,
         activation: activation(op.activation),
-    };
+    }
+}
+
+pub(super) fn conv2d<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Conv2d,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Conv2d<'a, T, T>, StepError> {
     let operands = kernels::Conv2dOperands {
         x: o.read("x")?,
         weight: o.read("weight")?,
@@ -45,7 +48,35 @@ pub(super) fn conv2d<'a, T: Element + Plain>(
         residual: o.residual()?,
         out: o.write("out")?,
     };
-    Ok(kernels::Conv2d::new(kernels, params, operands)?)
+    Ok(kernels::Conv2d::new(kernels, conv2d_params(op), operands)?)
+}
+
+pub(super) fn conv2d_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Conv2d,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Conv2dInt8<'a, T>, StepError> {
+    let operands = kernels::Conv2dInt8Operands {
+        x: o.read("x")?,
+        weight: o.read("weight")?,
+        scale: o.read("scale")?,
+        sums: o.read("sums")?,
+        bias: o.optional("bias")?,
+        shift: o.optional("shift")?,
+        residual: o.residual()?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::Conv2dInt8::new(kernels, conv2d_params(op), operands)?)
+}
+
+fn linear_params(op: package::Linear) -> kernels::LinearParams {
+    kernels::LinearParams {
+        rows: op.rows as usize,
+        k: op.k as usize,
+        k2: op.k2 as usize,
+        n: op.n as usize,
+        activation: activation(op.activation),
+    }
 }
 
 pub(super) fn linear<'a, T: Element + Plain>(
@@ -53,13 +84,6 @@ pub(super) fn linear<'a, T: Element + Plain>(
     op: package::Linear,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Linear<'a, T, T>, StepError> {
-    let params = kernels::LinearParams {
-        rows: op.rows as usize,
-        k: op.k as usize,
-        k2: op.k2 as usize,
-        n: op.n as usize,
-        activation: activation(op.activation),
-    };
     let operands = kernels::LinearOperands {
         x: o.read("x")?,
         x2: o.optional("x2")?,
@@ -69,7 +93,40 @@ pub(super) fn linear<'a, T: Element + Plain>(
         residual: o.residual()?,
         out: o.write("out")?,
     };
-    Ok(kernels::Linear::new(kernels, params, operands)?)
+    Ok(kernels::Linear::new(kernels, linear_params(op), operands)?)
+}
+
+pub(super) fn linear_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Linear,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::LinearInt8<'a, T>, StepError> {
+    let operands = kernels::LinearInt8Operands {
+        x: o.read("x")?,
+        weight: o.read("weight")?,
+        scale: o.read("scale")?,
+        sums: o.read("sums")?,
+        bias: o.optional("bias")?,
+        shift: o.optional("shift")?,
+        residual: o.residual()?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::LinearInt8::new(kernels, linear_params(op), operands)?)
+}
+
+pub(super) fn quantize<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Quantize,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Quantize<'a, T>, StepError> {
+    let params = kernels::QuantizeParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: op.c2 as usize,
+        per_row: op.per_row,
+    };
+    let (x, x2) = (o.read("x")?, o.optional("x2")?);
+    Ok(kernels::Quantize::new(kernels, params, x, x2, o.write("ranges")?, o.write("out")?)?)
 }
 
 pub(super) fn group_norm<'a, T: Element + Plain>(
