@@ -89,6 +89,12 @@ pub enum What {
     Order,
     /// Two ports have bytes or their name in common.
     Overlap,
+    /// The programs of a graph at a size are of stages that do not go together.
+    Stage,
+    /// What lies in the pinned bytes is no value that an earlier stage gives, or not as the other program says.
+    Pinned,
+    /// The rows of a step or of a port do not grow with the chunks of context.
+    Chunks,
     /// Text is not UTF-8, or a name is cut in the middle of a character.
     Utf8,
     /// A name is empty.
@@ -187,6 +193,9 @@ impl fmt::Display for What {
             What::Missing => f.write_str("missing"),
             What::Order => f.write_str("repeated or out of order"),
             What::Overlap => f.write_str("shares bytes or its name with another port"),
+            What::Stage => f.write_str("the stages of the graph at this size do not go together"),
+            What::Pinned => f.write_str("disagrees with the other stages about the pinned bytes"),
+            What::Chunks => f.write_str("its rows do not grow with the chunks of context"),
             What::Utf8 => f.write_str("text is not UTF-8"),
             What::NoName => f.write_str("the name is empty"),
             What::Operator(error) => error.fmt(f),

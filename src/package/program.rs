@@ -130,6 +130,11 @@ impl<'a> Tables<'a> {
         })
     }
 
+    /// The program at an index.
+    pub fn at(&self, index: usize) -> Option<Result<Program<'a>, What>> {
+        self.programs.get(index).map(|fields| self.program(&ProgramFields::read(fields)))
+    }
+
     /// The program of that graph, stage, height and width. The programs must stand in order.
     pub fn find(&self, key: (u32, u32, u32, u32)) -> Option<Program<'a>> {
         let read = |index: usize| self.programs.get(index).map(ProgramFields::read);

@@ -6,16 +6,25 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use crate::format::{HEADER_BYTES, PROGRAMS_HEADER_BYTES, SECTION_BYTES, section};
+use crate::format::{
+    HEADER_BYTES, PORT_BYTES, PROGRAM_BYTES, PROGRAMS_HEADER_BYTES, SECTION_BYTES, STEP_BYTES, section,
+};
 use crate::*;
+
+mod stages;
 
 /// Fills every slot that may be filled, one after the other from offset 0 of its space.
 fn fill(op: Op, dtype: DType) -> Vec<Operand> {
+    fill_with(op, dtype, false)
+}
+
+/// As [`fill`], for a GEMM of codes if `codes`.
+fn fill_with(op: Op, dtype: DType, codes: bool) -> Vec<Operand> {
     let (mut arena, mut weights) = (0, 0);
     op.slots()
         .iter()
         .map(|slot| {
-            let Some(required) = op.requirement(slot.name).unwrap() else { return Operand::EMPTY };
+            let Some(required) = op.requirement_with(slot.name, codes).unwrap() else { return Operand::EMPTY };
             let space = required.space.unwrap_or(Space::Arena);
             let offset = if space == Space::Arena { &mut arena } else { &mut weights };
             let bytes = required.bytes(dtype).unwrap();
@@ -43,6 +52,21 @@ const CONV: Conv2d = Conv2d {
     activation: Activation::None,
 };
 const GEGLU: Linear = Linear { rows: 15, k: 20, k2: 4, n: 17, activation: Activation::Geglu };
+const NORM: GroupNorm =
+    GroupNorm { rows: 65, c: 6, c2: 2, groups: 4, eps: 1e-5, activation: Activation::Silu, quantized: false };
+const ATTENTION: Attention = Attention {
+    q_rows: 5,
+    kv_rows: 7,
+    heads: 2,
+    head_dim: 3,
+    q_stride: 6,
+    k_stride: 8,
+    v_stride: 9,
+    scale: 0.5,
+    causal: false,
+    integers: false,
+};
+const QUANTIZE: Quantize = Quantize { rows: 65, c: 5, c2: 2, per_row: false };
 const COPY: Copy = Copy { d0: 1, d1: 2, d2: 3, d3: 4, s0: 0, s1: 1, s2: 8, s3: 2, offset: 3 };
 
 /// One of each operator.
@@ -50,19 +74,9 @@ fn every_op() -> Vec<Op> {
     vec![
         Op::Conv2d(CONV),
         Op::Linear(GEGLU),
-        Op::GroupNorm(GroupNorm { rows: 65, c: 6, c2: 2, groups: 4, eps: 1e-5, activation: Activation::Silu }),
-        Op::LayerNorm(LayerNorm { rows: 3, c: 7, eps: 1e-5 }),
-        Op::Attention(Attention {
-            q_rows: 5,
-            kv_rows: 7,
-            heads: 2,
-            head_dim: 3,
-            q_stride: 6,
-            k_stride: 8,
-            v_stride: 9,
-            scale: 0.5,
-            causal: false,
-        }),
+        Op::GroupNorm(NORM),
+        Op::LayerNorm(LayerNorm { rows: 3, c: 7, eps: 1e-5, quantized: false }),
+        Op::Attention(ATTENTION),
         Op::Unary(Unary { len: 9, activation: Activation::QuickGelu }),
         Op::Affine(Affine { len: 9, scale: 2.0, offset: -1.0 }),
         Op::Binary(Binary { rows: 4, cols: 5, kind: BinaryKind::Sub, broadcast: Broadcast::Row }),
@@ -72,7 +86,28 @@ fn every_op() -> Vec<Op> {
         Op::TimestepEmbedding(TimestepEmbedding { half: 5, cos_first: true }),
         Op::Softmax(Softmax { rows: 2, cols: 3 }),
         Op::Copy(COPY),
+        Op::Quantize(QUANTIZE),
     ]
+}
+
+/// Those that write codes or compute in integers by themselves.
+fn integer_ops() -> Vec<Op> {
+    vec![
+        Op::GroupNorm(GroupNorm { quantized: true, ..NORM }),
+        Op::LayerNorm(LayerNorm { rows: 13, c: 7, eps: 1e-5, quantized: true }),
+        Op::Attention(Attention { q_rows: 7, integers: true, ..ATTENTION }),
+        Op::Quantize(QUANTIZE),
+        Op::Quantize(Quantize { per_row: true, ..QUANTIZE }),
+        Op::Quantize(Quantize { c2: 0, ..QUANTIZE }),
+    ]
+}
+
+/// Every operator with the type of its activations, and whether it is a GEMM of codes.
+fn every_case() -> Vec<(Op, DType, bool)> {
+    let ops = [every_op(), integer_ops()].concat();
+    let floats = ops.iter().flat_map(|op| [(*op, DType::F32, false), (*op, DType::F16, false)]);
+    let linear = Op::Linear(Linear { k2: 0, ..GEGLU });
+    floats.chain([(Op::Conv2d(CONV), DType::F16, true), (linear, DType::F16, true)]).collect()
 }
 
 /// A program that runs `ops`, each on the same part of the arena, with `x` as input and the last output as `y`.
@@ -80,7 +115,12 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
     let steps: Vec<StepRecord> = ops
         .iter()
         .enumerate()
-        .map(|(i, op)| StepRecord { op: *op, operands: fill(*op, dtype), name: format!("{}.{i}", op.name()) })
+        .map(|(i, op)| StepRecord {
+            op: *op,
+            operands: fill(*op, dtype),
+            name: format!("{}.{i}", op.name()),
+            per_chunk: false,
+        })
         .collect();
     let port = |name: &str, operand: &Operand| PortRecord {
         name: name.to_owned(),
@@ -89,6 +129,7 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
         shape: vec![1, (operand.bytes / operand.dtype.size() as u64) as u32],
         offset: operand.offset,
         bytes: operand.bytes,
+        per_chunk: false,
     };
     let end = steps.iter().flat_map(|s| &s.operands).filter(|o| o.space == Space::Arena).map(|o| o.offset + o.bytes);
     ProgramRecord {
@@ -98,10 +139,20 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
         width: size,
         arena_bytes: end.max().unwrap().next_multiple_of(64),
         thread_scratch_bytes: 640,
+        pinned_bytes: 0,
+        max_chunks: 1,
         inputs: vec![port("x", &steps[0].operands[0])],
         outputs: vec![port("y", steps.last().unwrap().operands.last().unwrap())],
         steps,
     }
+}
+
+/// Every operator, of which the last writes floats, so that it can be an output.
+fn text_ops() -> Vec<Op> {
+    let mut ops = every_op();
+    let quantize = ops.len() - 1;
+    ops.swap(quantize - 1, quantize);
+    ops
 }
 
 const WEIGHTS: usize = 8_000;
@@ -118,7 +169,7 @@ fn writer() -> PackageWriter {
                 DType::F32,
                 &[Op::Linear(GEGLU), Op::Unary(Unary { len: 3, activation: Activation::Gelu })],
             ),
-            program(GraphKind::TextEncoder, 0, DType::F16, &every_op()),
+            program(GraphKind::TextEncoder, 0, DType::F16, &text_ops()),
         ],
         optional: vec![(77, b"not known to this version".to_vec())],
     }
@@ -229,13 +280,15 @@ fn round_trip() {
     assert_eq!(package.programs().len(), 2);
     // Sorted by graph, whatever the order in which they were given.
     for (program, record) in package.programs().zip(written.programs.iter().rev()) {
-        let found = package.find(record.graph, record.height, record.width).unwrap();
+        let found = package.find(record.graph, record.stage, record.height, record.width).unwrap();
         assert_eq!((found.graph(), found.len()), (program.graph(), record.steps.len()));
         assert_eq!(program.stage(), record.stage);
         assert_eq!(program.arena_bytes(), record.arena_bytes);
         assert_eq!(program.thread_scratch_bytes(), record.thread_scratch_bytes);
+        assert_eq!((program.pinned_bytes(), program.max_chunks()), (0, 1));
         for (step, record) in program.steps().zip(&record.steps) {
             assert_eq!((step.op(), step.name()), (record.op, record.name.as_str()));
+            assert!(!step.per_chunk());
             assert_eq!(step.operands().collect::<Vec<_>>(), record.operands);
             assert_eq!(step.operand(record.operands.len() - 1), *record.operands.last().unwrap());
         }
@@ -247,7 +300,7 @@ fn round_trip() {
         assert_eq!(program.input("x"), program.inputs().next());
         assert_eq!(program.output("x"), None);
     }
-    assert!(package.find(GraphKind::Unet, 64, 128).is_none());
+    assert!(package.find(GraphKind::Unet, Stage::Whole, 64, 128).is_none());
     assert_eq!(bytes, self::package());
     walk(&package);
 }
@@ -302,9 +355,11 @@ fn every_truncation_is_found() {
 
 #[test]
 fn a_newer_version_says_so() {
-    let error = open_patched(&package(), 8, &2u32.to_le_bytes()).unwrap();
-    assert_eq!(error.what, What::Version { supported: 1, found: 2 });
-    assert_eq!(error.to_string(), "the package has format version 2, newer than the version 1 this program reads");
+    let error = open_patched(&package(), 8, &3u32.to_le_bytes()).unwrap();
+    assert_eq!(error.what, What::Version { supported: 2, found: 3 });
+    assert_eq!(error.to_string(), "the package has format version 3, newer than the version 2 this program reads");
+    let error = open_patched(&package(), 8, &1u32.to_le_bytes()).unwrap();
+    assert_eq!(error.to_string(), "the package has format version 1; this program reads version 2");
     assert_eq!(Package::open(b"\x89PNG").err().unwrap().what, What::NotAPackage);
 }
 
@@ -370,7 +425,7 @@ fn programs_that_lie() {
     let programs = find_section(&bytes, section::PROGRAMS).1;
     let mut refused = 0;
     let mut tried = 0;
-    for at in programs.step_by(2) {
+    for at in (programs.start..programs.end - 1).step_by(2) {
         for value in [[0, 0], [0xFF, 0xFF], [0xFF, 0x7F], [bytes[at].wrapping_add(1), bytes[at + 1]]] {
             let Some(half) = bytes.get(at..at + 2).filter(|half| *half != value) else { continue };
             assert_eq!(half.len(), 2);
@@ -396,10 +451,10 @@ fn program_fields_that_lie() {
     let bytes = package();
     let start = find_section(&bytes, section::PROGRAMS).1.start;
     let header = |i: usize| start + 4 * i;
-    let program = |i: usize| start + PROGRAMS_HEADER_BYTES + 56 * i;
+    let program = |i: usize| start + PROGRAMS_HEADER_BYTES + PROGRAM_BYTES * i;
     let port = program(2);
-    let step = port + 56 * 4;
-    let operand = step + 24 * 16;
+    let step = port + PORT_BYTES * 4;
+    let operand = step + STEP_BYTES * 17;
     let long = |value: u64| value.to_le_bytes();
     let weight = 24 * 2;
     let patches: &[(usize, &[u8], &str)] = &[
@@ -411,14 +466,19 @@ fn program_fields_that_lie() {
         (program(1) + 4, &[9], "program 1: stage: 9"),
         (program(1) + 16, &long(1 << 50), "program 1: arena bytes"),
         (program(1) + 16, &long(64), "program 1: arena bytes"),
-        (program(1) + 32, &[1], "first port: 2 expected, 1 found"),
-        (program(1) + 36, &[17], "ports ends at"),
-        (program(1) + 40, &u32::MAX.to_le_bytes(), "ports ends at"),
-        (program(1) + 40, &[0], "missing"),
-        (program(1) + 44, &[0], "first step: 14 expected, 0 found"),
+        (program(1) + 32, &[64], "program 1: pinned bytes: 0 expected, 64 found"),
+        (program(1) + 32, &[1], "program 1: pinned bytes: a multiple of 64"),
+        (program(1) + 32, &long(1 << 50), "program 1: pinned bytes: at most"),
+        (program(1) + 40, &[1], "first port: 2 expected, 1 found"),
+        (program(1) + 44, &[17], "ports ends at"),
+        (program(1) + 48, &u32::MAX.to_le_bytes(), "ports ends at"),
         (program(1) + 48, &[0], "missing"),
-        (program(1) + 48, &[1], "steps: 15 expected, 16 found"),
-        (program(1) + 52, &[1], "last field"),
+        (program(1) + 52, &[0], "first step: 15 expected, 0 found"),
+        (program(1) + 56, &[0], "missing"),
+        (program(1) + 56, &[1], "steps: 16 expected, 17 found"),
+        (program(1) + 60, &[2], "program 1: chunks: 1 expected, 2 found"),
+        (program(1) + 60, &[0], "program 1: chunks: 1 expected, 0 found"),
+        (program(1) + 4, &[1], "program 1: the stages of the graph"),
         (port, &[0xFF, 0xFF], "program 0, port 0: name ends at"),
         (port + 4, &[0], "program 0, port 0: the name is empty"),
         (port + 8, &[2], "type: 2 has no meaning"),
@@ -428,7 +488,8 @@ fn program_fields_that_lie() {
         (port + 16, &[0], "size of an axis"),
         (port + 20, &[2], "bytes"),
         (port + 32, &[2], "size of an axis"),
-        (port + 36, &[1], "last field"),
+        (port + 36, &[2], "port's flags: 2 has no meaning"),
+        (port + 36, &[1], "program 0, port 0: its rows do not grow"),
         (port + 40, &[1], "offset: a multiple of 64"),
         (port + 40, &long(1 << 50), "arena bytes"),
         (port + 40, &long(u64::MAX - 63), "past the end"),
@@ -436,7 +497,8 @@ fn program_fields_that_lie() {
         (step, &[99], "step 0: operator 99 is unknown"),
         (step + 2, &[1], "another number of attributes"),
         (step + 4, &[7], "another number of operands"),
-        (step + 6, &[1], "fourth field"),
+        (step + 6, &[2], "step's flags: 2 has no meaning"),
+        (step + 6, &[1], "program 0, step 0: its rows do not grow"),
         (step + 8, &[1], "first attribute word: 0 expected, 1 found"),
         (step + 12, &[1], "first operand: 0 expected, 1 found"),
         (step + 20, &u32::MAX.to_le_bytes(), "name ends at"),
@@ -505,47 +567,106 @@ fn every_op_has_its_attributes_back() {
 
 #[test]
 fn every_op_checks_its_operands() {
-    for op in every_op() {
-        for dtype in [DType::F32, DType::F16] {
-            let good = fill(op, dtype);
-            assert_eq!(op.check(&good), Ok(()), "{op:?}");
-            assert_eq!(op.check(&good[1..]), Err(OpError::OperandCount));
-            for (i, slot) in op.slots().iter().enumerate() {
-                let with = |change: &dyn Fn(&mut Operand)| {
-                    let mut operands = good.clone();
-                    change(&mut operands[i]);
-                    op.check(&operands)
-                };
-                let name = slot.name;
-                let Some(required) = op.requirement(name).unwrap() else {
-                    assert_eq!(with(&|o| *o = Operand::arena(dtype, 1 << 20, 64)), Err(OpError::Slot(name)));
-                    continue;
-                };
-                let unit = required.holds.dtype(dtype).size() as u64;
-                assert_eq!(with(&|o| o.bytes -= unit), Err(OpError::Size(name)), "{op:?}");
-                assert_eq!(with(&|o| o.bytes += 1), Err(OpError::Size(name)), "{op:?}");
-                let longer = if required.at_least { Ok(()) } else { Err(OpError::Size(name)) };
-                assert_eq!(with(&|o| (o.bytes, o.offset) = (o.bytes + unit, 1 << 20)), longer, "{op:?}");
-                assert_eq!(with(&|o| o.dtype = DType::U8), Err(OpError::Type(name)), "{op:?}");
-                let empty = if required.optional { Ok(()) } else { Err(OpError::Slot(name)) };
-                let result = with(&|o| *o = Operand::EMPTY);
-                assert!(result == empty || name == "out", "{op:?} {name}: {result:?}");
-                assert_eq!(with(&|o| (o.space, o.bytes) = (Space::Empty, 8)), Err(OpError::Slot(name)), "{op:?}");
-                if required.space == Some(Space::Weights) {
-                    assert_eq!(with(&|o| o.space = Space::Arena), Err(OpError::Space(name)), "{op:?}");
-                }
-                if matches!(slot.role, Role::Output | Role::Scratch) {
-                    assert_eq!(with(&|o| o.space = Space::Weights), Err(OpError::Space(name)), "{op:?}");
-                }
+    for (op, dtype, codes) in every_case() {
+        let good = fill_with(op, dtype, codes);
+        assert_eq!(op.check(&good), Ok(()), "{op:?}");
+        assert_eq!(op.check(&good[1..]), Err(OpError::OperandCount));
+        for (i, slot) in op.slots().iter().enumerate() {
+            let with = |change: &dyn Fn(&mut Operand)| {
+                let mut operands = good.clone();
+                change(&mut operands[i]);
+                op.check(&operands)
+            };
+            let name = slot.name;
+            let Some(required) = op.requirement_with(name, codes).unwrap() else {
+                assert_eq!(with(&|o| *o = Operand::arena(dtype, 1 << 20, 64)), Err(OpError::Slot(name)));
+                continue;
+            };
+            let unit = required.holds.dtype(dtype).size() as u64;
+            assert_eq!(with(&|o| o.bytes -= unit), Err(OpError::Size(name)), "{op:?}");
+            let longer = if required.at_least { Ok(()) } else { Err(OpError::Size(name)) };
+            let by_a_byte = if unit == 1 { longer } else { Err(OpError::Size(name)) };
+            assert_eq!(with(&|o| (o.bytes, o.offset) = (o.bytes + 1, 1 << 20)), by_a_byte, "{op:?}");
+            assert_eq!(with(&|o| (o.bytes, o.offset) = (o.bytes + unit, 1 << 20)), longer, "{op:?}");
+            let wrong = if required.holds == Holds::I8 { DType::U8 } else { DType::I8 };
+            assert_eq!(with(&|o| o.dtype = wrong), Err(OpError::Type(name)), "{op:?}");
+            // Of another type of activations than the rest, or a GEMM whose `x` alone is codes.
+            for other in DType::ALL.iter().filter(|other| **other != required.holds.dtype(dtype)) {
+                assert!(with(&|o| o.dtype = *other).is_err(), "{op:?} {name} of {other}");
+            }
+            let empty = if required.optional { Ok(()) } else { Err(OpError::Slot(name)) };
+            let result = with(&|o| *o = Operand::EMPTY);
+            assert!(result == empty || name == op.activation_slot() || codes, "{op:?} {name}: {result:?}");
+            assert_eq!(result.is_ok(), required.optional, "{op:?} {name}");
+            assert_eq!(with(&|o| (o.space, o.bytes) = (Space::Empty, 8)), Err(OpError::Slot(name)), "{op:?}");
+            if required.space == Some(Space::Weights) {
+                assert_eq!(with(&|o| o.space = Space::Arena), Err(OpError::Space(name)), "{op:?}");
+            }
+            if matches!(slot.role, Role::Output | Role::Scratch) {
+                assert_eq!(with(&|o| o.space = Space::Weights), Err(OpError::Space(name)), "{op:?}");
             }
         }
     }
 }
 
 #[test]
+fn products_of_codes() {
+    let good = fill_with(Op::Conv2d(CONV), DType::F16, true);
+    let types: Vec<DType> = good.iter().map(|o| o.dtype).collect();
+    use DType::*;
+    assert_eq!(types, [U8, I8, F32, I32, F32, F16, F16, F16]);
+    // One pair of parameters for all pixels, one for each row; columns of weights past 20 and k past 36 are padding.
+    assert_eq!(good[..4].iter().map(|o| o.bytes).collect::<Vec<_>>(), [64 + 3 * 5 * 4, 2 * 16 * 40, 80, 80]);
+    let linear = |op: Linear| Op::Linear(op).check(&fill_with(Op::Linear(op), F16, true));
+    let geglu = Linear { k2: 0, ..GEGLU };
+    assert_eq!(linear(geglu), Ok(()));
+    let filled = fill_with(Op::Linear(geglu), F16, true);
+    assert_eq!(
+        filled.iter().map(|o| o.bytes).collect::<Vec<_>>(),
+        [128 + 15 * 20, 0, 2 * 2 * 16 * 24, 4 * 34, 4 * 34, 4 * 34, 0, 2 * 15 * 17, 2 * 15 * 17]
+    );
+    assert_eq!(linear(GEGLU), Err(OpError::Attribute("k2")));
+    assert_eq!(linear(Linear { k: MAX_INTEGER_K, ..geglu }), Ok(()));
+    assert_eq!(linear(Linear { k: MAX_INTEGER_K + 1, ..geglu }), Err(OpError::Attribute("k")));
+    assert!(i64::from(MAX_INTEGER_K) * 255 * 127 <= i64::from(i32::MAX));
+    let conv = Op::Conv2d(Conv2d { in_c: MAX_INTEGER_K / 9 + 1, ..CONV });
+    assert_eq!(conv.check(&fill_with(conv, F16, true)), Err(OpError::Attribute("in_c")));
+    // Storage is `f16` around products of integers.
+    let wide = fill_with(Op::Conv2d(CONV), F32, true);
+    assert_eq!(Op::Conv2d(CONV).check(&wide), Err(OpError::Type("out")));
+}
+
+#[test]
+fn integer_attention_is_of_a_sequence_with_itself() {
+    let check = |op: Attention| Op::Attention(op).check(&fill(Op::Attention(op), DType::F16));
+    let good = Attention { q_rows: 7, integers: true, ..ATTENTION };
+    assert_eq!(check(good), Ok(()));
+    assert_eq!(check(Attention { q_rows: 6, ..good }), Err(OpError::Attribute("integers")));
+    assert_eq!(check(Attention { causal: true, ..good }), Err(OpError::Attribute("integers")));
+    let mut masked = fill(Op::Attention(good), DType::F16);
+    masked[3] = Operand::arena(DType::F32, 1 << 20, 7 * 7 * 4);
+    assert_eq!(Op::Attention(good).check(&masked), Err(OpError::Slot("mask")));
+}
+
+#[test]
+fn codes_have_their_parameters_before_them() {
+    assert_eq!(codes_bytes(7, 3, false), 64 + 21);
+    assert_eq!(codes_bytes(8, 3, true), 64 + 24);
+    assert_eq!(codes_bytes(9, 3, true), 128 + 27);
+    assert_eq!(codes_parameter_bytes(1, true), 64);
+    assert_eq!(codes_bytes(u64::MAX, u64::MAX, true), u64::MAX);
+    for (rows, c) in [(u32::MAX, u32::MAX), (1 << 31, 1)] {
+        let op = Op::Quantize(Quantize { rows, c, c2: 0, per_row: true });
+        let bytes = op.requirement("out").ok().flatten().map(|r| r.elements);
+        let exact = u128::from(rows).div_ceil(8) * 64 + u128::from(rows) * u128::from(c);
+        assert_eq!(bytes.map(u128::from), (exact <= u64::MAX.into()).then_some(exact));
+    }
+}
+
+#[test]
 fn outputs_overlap_only_in_place() {
-    for op in every_op() {
-        let good = fill(op, DType::F32);
+    for (op, dtype, codes) in every_case() {
+        let good = fill_with(op, dtype, codes);
         let out = good.len() - 1;
         for (i, slot) in op.slots().iter().enumerate() {
             if i == out || good[i].space != Space::Arena {
@@ -595,7 +716,7 @@ fn attributes_outside_their_range() {
         Err(OpError::Size("x"))
     );
     let four = [Operand::arena(DType::F32, 0, 64); 4];
-    let norm = GroupNorm { rows: 4, c: 6, c2: 0, groups: 4, eps: 0.0, activation: Activation::None };
+    let norm = GroupNorm { rows: 4, c2: 0, eps: 0.0, activation: Activation::None, ..NORM };
     let six = [four[0]; 6];
     assert_eq!(Op::GroupNorm(norm).check(&six), Err(OpError::Attribute("groups")));
     assert_eq!(Op::GroupNorm(GroupNorm { groups: 3, eps: -1.0, ..norm }).check(&six), Err(OpError::Attribute("eps")));
@@ -613,6 +734,9 @@ fn sizes_are_the_documented_ones() {
     assert_eq!(elements(Op::Linear(GEGLU), "weight"), 2 * 2 * 16 * 24);
     assert_eq!(elements(Op::Linear(GEGLU), "bias"), 34);
     assert_eq!(elements(every_op()[2], "stats"), 3 * 8 * 2);
+    assert_eq!(elements(integer_ops()[0], "stats"), 3 * 8 * 4);
+    assert_eq!(elements(Op::Quantize(QUANTIZE), "ranges"), 2 * 2);
+    assert_eq!(elements(integer_ops()[4], "ranges"), 2);
     assert_eq!(elements(every_op()[4], "k"), 6 * 8 + 6);
     assert_eq!(elements(Op::Copy(COPY), "x"), 3 + 1 + 16 + 6 + 1);
     assert_eq!(Op::Linear(GEGLU).requirement("shift"), Ok(None));
@@ -628,6 +752,7 @@ fn buffers_of_a_program() {
         op: Op::Unary(Unary { len: 16, activation: Activation::Silu }),
         operands: vec![Operand::arena(DType::F32, from, 64), Operand::arena(DType::F32, to, 64)],
         name: name.to_owned(),
+        per_chunk: false,
     };
     let port = |name: &str, offset| PortRecord {
         name: name.to_owned(),
@@ -636,6 +761,7 @@ fn buffers_of_a_program() {
         shape: vec![16],
         offset,
         bytes: 64,
+        per_chunk: false,
     };
     let record = ProgramRecord {
         inputs: vec![port("x", 0)],
@@ -687,7 +813,7 @@ proptest! {
     #[test]
     fn garbage_never_opens(tail in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(Package::open(&tail).is_err());
-        let mut bytes = b"KILNPKG\0\x01\0\0\0".to_vec();
+        let mut bytes = b"KILNPKG\0\x02\0\0\0".to_vec();
         bytes.extend(tail);
         if bytes.len() >= HEADER_BYTES {
             reseal(&mut bytes);

@@ -2,7 +2,7 @@
 //!
 //! In this order: the header and the tables' sizes; the names as UTF-8; then program by program, its record and its
 //! place in the order, its ports, and its steps: the records' ranges, the operator and its attributes, each operand's
-//! place, type and size. The arena must end exactly where its last buffer does.
+//! place, type and size. The arena must end exactly where its last buffer does. Last come the rules of the stages.
 
 use crate::bytes::{Fields, Table};
 use crate::error::{PackageError, Place, What};
@@ -12,7 +12,7 @@ use crate::format::{
 use crate::format::{WORD_BYTES, section};
 use crate::op::{Op, OpError};
 use crate::program::{Port, Program, ProgramFields, StepFields, Tables};
-use crate::{DType, Layout, Operand, Space};
+use crate::{DType, Layout, Operand, Space, stages};
 
 /// Cuts the section into its tables.
 pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
@@ -103,7 +103,8 @@ pub(crate) fn programs(tables: &Tables, weights: u64) -> Result<(), PackageError
     equal("ports", next.port.into(), tables.ports.len() as u64).map_err(|what| place.error(what))?;
     equal("steps", next.step.into(), tables.steps.len() as u64).map_err(|what| place.error(what))?;
     equal("attribute words", next.word.into(), tables.words.len() as u64).map_err(|what| place.error(what))?;
-    equal("operands", next.operand.into(), tables.operands.len() as u64).map_err(|what| place.error(what))
+    equal("operands", next.operand.into(), tables.operands.len() as u64).map_err(|what| place.error(what))?;
+    stages::check(tables)
 }
 
 /// Checks a program's ports and returns where the last of them ends.
