@@ -59,6 +59,12 @@ pub fn max(a: f32, b: f32) -> f32 {
 /// Adding and subtracting it rounds an `f32` below 2^22 to an integer; its low bits then are that integer.
 const ROUND: f32 = 12_582_912.0;
 
+/// The nearest integer, ties to even, for |x| below 2^22.
+#[inline(always)]
+pub fn round(x: f32) -> i32 {
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
 /// `e^x`, within 1.5 ulp where the result is normal.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

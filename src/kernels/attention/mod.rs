@@ -1,9 +1,12 @@
 //! Attention without a matrix of scores.
 
+mod int8;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub use int8::{AttentionInt8, AttentionInt8Operands, codes_len, scratch_bytes as int8_scratch_bytes};
 
 use std::ops::Range;
 

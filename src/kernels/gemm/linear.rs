@@ -1,4 +1,4 @@
-use super::{Common, Gemm, Rows};
+use super::{Gemm, Rows, epilogue};
 use crate::{Activation, ArgumentError, Element, Kernels, Residual, error::Check, job::Body};
 
 /// Attributes of [`Linear`].
@@ -59,9 +59,9 @@ impl<'a, T: Element, W: Element> Linear<'a, T, W> {
         let x2 = x2.unwrap_or(&[]);
         check.len("x2", x2.len(), check.size("k2", &[rows, k2])?)?;
         let left = LinearRows { x, x2, k, k2 };
-        let common = Common { weight, bias, shift, activation, residual, out };
+        let operands = epilogue::Operands { bias, shift, activation, residual, out };
         check.that("k2", k.checked_add(k2).is_some())?;
-        Gemm::new(kernels, check, left, (rows, k + k2, n), common).map(Self)
+        Gemm::new(kernels, check, left, (rows, k + k2, n), weight, operands).map(Self)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Layer normalization.
 
+mod codes;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub use codes::{LayerNormCodes, scratch_bytes as codes_scratch_bytes};
 
 use std::ops::Range;
 

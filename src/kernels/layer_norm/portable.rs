@@ -5,13 +5,13 @@ use crate::{
 
 /// [`super::scalar::row`], many columns at a time.
 #[inline(always)]
-pub fn row<T: Element>(
+pub fn row<T: Element, O: Element>(
     kernels: Kernels,
     x: &[T],
     gamma: Option<&[f32]>,
     beta: Option<&[f32]>,
     eps: f32,
-    out: &mut [T],
+    out: &mut [O],
 ) {
     let count = x.len() as f32;
     let mut line = [0.0; CHUNK];
@@ -52,6 +52,6 @@ pub fn row<T: Element>(
                 }
             }
         }
-        T::store_slice(kernels, line, out);
+        O::store_slice(kernels, line, out);
     }
 }
