@@ -66,12 +66,13 @@ fn package() -> Vec<u8> {
         v_stride: CHANNELS,
         scale: 0.25,
         causal: false,
+        integers: false,
     };
-    let norm = GroupNorm { rows: ROWS, c: CHANNELS, c2: 0, groups: 8, eps: 1e-5, activation: Activation::Silu };
+    let norm = GroupNorm { rows: ROWS, c: CHANNELS, c2: 0, groups: 8, eps: 1e-5, activation: Activation::Silu, quantized: false };
     let ops = [
         Op::GroupNorm(norm),
         Op::Conv2d(conv),
-        Op::LayerNorm(LayerNorm { rows: ROWS, c: CHANNELS, eps: 1e-5 }),
+        Op::LayerNorm(LayerNorm { rows: ROWS, c: CHANNELS, eps: 1e-5, quantized: false }),
         Op::Attention(attention),
         Op::Linear(Linear { rows: ROWS, k: CHANNELS, k2: 0, n: CHANNELS, activation: Activation::Geglu }),
     ];
@@ -98,7 +99,7 @@ fn package() -> Vec<u8> {
         };
         let operands: Vec<_> = op.slots().iter().map(operand).collect();
         x = *operands.last().expect("the output");
-        steps.push(StepRecord { op, operands, name: op.name().to_lowercase() });
+        steps.push(StepRecord { op, operands, name: op.name().to_lowercase(), per_chunk: false });
     }
     let port = |name: &str, operand: Operand| PortRecord {
         name: name.into(),
@@ -107,6 +108,7 @@ fn package() -> Vec<u8> {
         shape: vec![1, CHANNELS, 16, 16],
         offset: operand.offset,
         bytes: operand.bytes,
+        per_chunk: false,
     };
     let program = ProgramRecord {
         graph: GraphKind::Unet,
@@ -115,6 +117,8 @@ fn package() -> Vec<u8> {
         width: 128,
         arena_bytes: end,
         thread_scratch_bytes: 1 << 20,
+        pinned_bytes: 0,
+        max_chunks: 1,
         inputs: vec![port("sample", Operand::arena(DType::F16, 0, picture))],
         outputs: vec![port("out_sample", x)],
         steps,

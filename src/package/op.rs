@@ -151,7 +151,7 @@ words! {
         Optional = 1,
         /// An arena buffer that the operator writes; must be filled.
         Output = 2,
-        /// An arena buffer for the operator's own use during its step.
+        /// An arena buffer of `f32` for the operator's own use during its step.
         Scratch = 3,
     }
 }
@@ -350,7 +350,7 @@ ops! {
     /// `*_stride` elements. `mask` is `f32[q_rows, kv_rows]`.
     ///
     /// With `integers`, both products are sums of products of 8-bit integers; `q_rows` is `kv_rows`, there is no mask, and
-    /// `codes` has the [`attention_codes_bytes`] bytes.
+    /// `codes` holds [`attention_codes_len`] `f32`.
     Attention = 5 {
         /// Rows of `q` and `out`.
         q_rows: u32,
@@ -505,15 +505,14 @@ pub const fn codes_parameter_bytes(rows: u64, per_row: bool) -> u64 {
     bytes - bytes % 64
 }
 
-/// Bytes that an [`Attention`] with `integers` needs besides its operands; `None` if they are more than `u64` counts.
-///
-/// For each head, with `rows` rounded up to 64 and `d`, the columns, to 16: codes of `k` and of `v`, `rows * d` each; a
-/// scale (`f32`) for each row of `k`; the mean of `k` and the scale of `v` (`f32`) for each column.
-pub fn attention_codes_bytes(kv_rows: u32, heads: u32, head_dim: u32) -> Option<u64> {
-    let rows = u64::from(kv_rows).next_multiple_of(64);
-    let d = u64::from(head_dim).next_multiple_of(16);
-    let head = rows.checked_mul(d)?.checked_mul(2)?.checked_add(rows * 4)?.checked_add(d * 8)?;
-    head.checked_mul(heads.into())
+/// Elements of `codes` of an [`Attention`] with `integers`; `None` if they are more than `u64` counts. For each head
+/// `keys (dim4 + dim16) / 4 + 2 keys + dim16`, where `keys` is `kv_rows` rounded up to a multiple of 128, `dim4` and
+/// `dim16` `head_dim` to multiples of 4 and 16.
+pub fn attention_codes_len(kv_rows: u32, heads: u32, head_dim: u32) -> Option<u64> {
+    let (keys, dim) = (u64::from(kv_rows).next_multiple_of(128), u64::from(head_dim));
+    let (dim4, dim16) = (dim.next_multiple_of(4), dim.next_multiple_of(16));
+    let codes = (keys / 4).checked_mul(dim4 + dim16)?;
+    codes.checked_add(2 * keys + dim16)?.checked_mul(heads.into())
 }
 
 /// The most terms of a sum of products of a code, a weight of 8 bits and a difference of zero points that `i32` holds.

@@ -321,8 +321,8 @@ impl StageRun<'_, '_> {
             let start = O::TIMED.then(Instant::now);
             model.verified().check(&package, &step, pool).map_err(|error| model.damaged(error, step.name()))?;
             step::run(&step, &place, model.kernels(), arena, pool).map_err(|error| {
-                let part = format!("{} step {index} ({} `{}`)", program.stage(), step.op().name(), step.name());
-                unusable(program, part, error)
+                let stage = if program.stage() == Stage::Whole { String::new() } else { format!("{}, ", program.stage()) };
+                unusable(program, format!("{stage}step {index} ({} `{}`)", step.op().name(), step.name()), error)
             })?;
             observer.step(StepInfo {
                 stage: program.stage(),

@@ -123,6 +123,8 @@ impl Parts {
             width,
             arena_bytes: arena.0,
             thread_scratch_bytes: 1 << 18,
+            pinned_bytes: 0,
+            max_chunks: 1,
             inputs,
             outputs,
             steps,
@@ -174,9 +176,10 @@ impl Parts {
                     v_stride: DIM,
                     scale: 0.5,
                     causal: false,
+                    integers: false,
                 }),
                 "attention",
-                &[sample, keys, keys, Operand::EMPTY, attended],
+                &[sample, keys, keys, EMPTY, EMPTY, attended],
             ),
             step(
                 Op::Linear(Linear { rows: pixels, k: CHANNELS, k2: 0, n: CHANNELS, activation: Activation::None }),
@@ -263,7 +266,7 @@ impl Parts {
 const EMPTY: Operand = Operand::EMPTY;
 
 fn step(op: Op, name: &str, operands: &[Operand]) -> StepRecord {
-    StepRecord { op, operands: operands.to_vec(), name: name.into() }
+    StepRecord { op, operands: operands.to_vec(), name: name.into(), per_chunk: false }
 }
 
 fn port(name: &str, operand: Operand, shape: &[u32]) -> PortRecord {
@@ -274,6 +277,7 @@ fn port(name: &str, operand: Operand, shape: &[u32]) -> PortRecord {
         shape: shape.to_vec(),
         offset: operand.offset,
         bytes: operand.bytes,
+        per_chunk: false,
     }
 }
 

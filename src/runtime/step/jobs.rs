@@ -129,19 +129,22 @@ pub(super) fn quantize<'a, T: Element + Plain>(
     Ok(kernels::Quantize::new(kernels, params, x, x2, o.write("ranges")?, o.write("out")?)?)
 }
 
-pub(super) fn group_norm<'a, T: Element + Plain>(
-    kernels: Kernels,
-    op: package::GroupNorm,
-    o: &mut Operands<'_, 'a>,
-) -> Result<kernels::GroupNorm<'a, T>, StepError> {
-    let params = kernels::GroupNormParams {
+fn group_norm_params(op: package::GroupNorm) -> kernels::GroupNormParams {
+    kernels::GroupNormParams {
         rows: op.rows as usize,
         c: op.c as usize,
         c2: op.c2 as usize,
         groups: op.groups as usize,
         eps: op.eps,
         activation: activation(op.activation),
-    };
+    }
+}
+
+pub(super) fn group_norm<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNorm,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNorm<'a, T>, StepError> {
     let operands = kernels::GroupNormOperands {
         x: o.read("x")?,
         x2: o.optional("x2")?,
@@ -150,7 +153,23 @@ pub(super) fn group_norm<'a, T: Element + Plain>(
         stats: o.write("stats")?,
         out: o.write("out")?,
     };
-    Ok(kernels::GroupNorm::new(kernels, params, operands)?)
+    Ok(kernels::GroupNorm::new(kernels, group_norm_params(op), operands)?)
+}
+
+pub(super) fn group_norm_codes<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNorm,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormCodes<'a, T>, StepError> {
+    let operands = kernels::GroupNormCodesOperands {
+        x: o.read("x")?,
+        x2: o.optional("x2")?,
+        gamma: o.optional("gamma")?,
+        beta: o.optional("beta")?,
+        stats: o.write("stats")?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::GroupNormCodes::new(kernels, group_norm_params(op), operands)?)
 }
 
 pub(super) fn layer_norm<'a, T: Element + Plain>(
@@ -163,12 +182,18 @@ pub(super) fn layer_norm<'a, T: Element + Plain>(
     Ok(kernels::LayerNorm::new(kernels, params, o.read("x")?, gamma, beta, o.write("out")?)?)
 }
 
-pub(super) fn attention<'a, T: Element + Plain>(
+pub(super) fn layer_norm_codes<'a, T: Element + Plain>(
     kernels: Kernels,
-    op: package::Attention,
+    op: package::LayerNorm,
     o: &mut Operands<'_, 'a>,
-) -> Result<kernels::Attention<'a, T>, StepError> {
-    let params = kernels::AttentionParams {
+) -> Result<kernels::LayerNormCodes<'a, T>, StepError> {
+    let params = kernels::LayerNormParams { rows: op.rows as usize, c: op.c as usize, eps: op.eps };
+    let (gamma, beta) = (o.optional("gamma")?, o.optional("beta")?);
+    Ok(kernels::LayerNormCodes::new(kernels, params, o.read("x")?, gamma, beta, o.write("out")?)?)
+}
+
+fn attention_params(op: package::Attention) -> kernels::AttentionParams {
+    kernels::AttentionParams {
         q_rows: op.q_rows as usize,
         kv_rows: op.kv_rows as usize,
         heads: op.heads as usize,
@@ -178,7 +203,14 @@ pub(super) fn attention<'a, T: Element + Plain>(
         v_stride: op.v_stride as usize,
         scale: op.scale,
         causal: op.causal,
-    };
+    }
+}
+
+pub(super) fn attention<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Attention,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Attention<'a, T>, StepError> {
     let operands = kernels::AttentionOperands {
         q: o.read("q")?,
         k: o.read("k")?,
@@ -186,7 +218,22 @@ pub(super) fn attention<'a, T: Element + Plain>(
         mask: o.optional("mask")?,
         out: o.write("out")?,
     };
-    Ok(kernels::Attention::new(kernels, params, operands)?)
+    Ok(kernels::Attention::new(kernels, attention_params(op), operands)?)
+}
+
+pub(super) fn attention_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Attention,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::AttentionInt8<'a, T>, StepError> {
+    let operands = kernels::AttentionInt8Operands {
+        q: o.read("q")?,
+        k: o.read("k")?,
+        v: o.read("v")?,
+        codes: o.write("codes")?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::AttentionInt8::new(kernels, attention_params(op), operands)?)
 }
 
 pub(super) fn unary<'a, T: Element + Plain>(

@@ -48,6 +48,8 @@ impl Build {
                 width,
                 arena_bytes: 0,
                 thread_scratch_bytes: 1 << 20,
+                pinned_bytes: 0,
+                max_chunks: 1,
                 inputs: Vec::new(),
                 outputs: Vec::new(),
                 steps: Vec::new(),
@@ -85,6 +87,7 @@ impl Build {
             shape: shape.to_vec(),
             offset: operand.offset,
             bytes: operand.bytes,
+            per_chunk: false,
         }
     }
 
@@ -99,7 +102,7 @@ impl Build {
     }
 
     pub(super) fn step(&mut self, name: &str, op: Op, operands: &[Operand]) {
-        self.program.steps.push(StepRecord { op, operands: operands.to_vec(), name: name.to_owned() });
+        self.program.steps.push(StepRecord { op, operands: operands.to_vec(), name: name.to_owned(), per_chunk: false });
     }
 
     pub(super) fn model(self) -> Model {

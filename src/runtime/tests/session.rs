@@ -73,7 +73,7 @@ fn what_does_not_fit_is_named() {
     let unet = first(&model);
     let zeros = [0.0; 12];
     let mut evaluation = session.prepare(unet, 1).expect("planned");
-    let mut input = |lane, name, shape: &[usize], data: Data<'_>| text(evaluation.input(lane, name, shape, data));
+    let mut input = |lane, name, shape: &[usize], data| text(evaluation.input(lane, name, shape, data));
     let data = Data::F32(&zeros);
     assert_eq!(input(0, "sample", &[1, 3, 4, 1], data), "`sample` must be [1, 3, 2, 2], found [1, 3, 4, 1]");
     assert_eq!(input(0, "sample", &[3, 2, 2], data), "`sample` must be [1, 3, 2, 2], found [3, 2, 2]");
