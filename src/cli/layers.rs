@@ -31,9 +31,9 @@ impl Layers {
     pub fn of(model: &Model) -> Self {
         let mut layers = Layers::default();
         let (mut weights, mut attentions) = (BTreeSet::new(), BTreeMap::new());
-        for step in model.package().programs().flat_map(|program| {
-            program.steps().map(move |step| (program.graph(), step))
-        }) {
+        for step in
+            model.package().programs().flat_map(|program| program.steps().map(move |step| (program.graph(), step)))
+        {
             let (graph, step) = step;
             let op = step.op();
             if let Op::Attention(op) = op {

@@ -163,9 +163,12 @@ impl Kiln {
             let timestep = [sampler.timesteps()[index]];
             let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
             for (lane, context) in context.chunks_exact((context.len() / programs.lanes).max(1)).enumerate() {
-                evaluation
-                    .input(lane, "sample", &sample_shape, Data::F32(&input))?
-                    .input(lane, "timestep", &[1], Data::F32(&timestep))?;
+                evaluation.input(lane, "sample", &sample_shape, Data::F32(&input))?.input(
+                    lane,
+                    "timestep",
+                    &[1],
+                    Data::F32(&timestep),
+                )?;
                 if evaluation.needs("encoder_hidden_states") {
                     evaluation.input(lane, "encoder_hidden_states", &context_shape, Data::F32(context))?;
                 }

@@ -244,7 +244,8 @@ impl StageRun<'_, '_> {
     /// Whether any of its inputs was given.
     fn is_fresh(&self, given: &Given<'_>) -> bool {
         let model = &self.session.model;
-        let mut all = model.inputs(self.id).enumerate().filter(|(index, _)| given.iter().any(|lane| lane[*index].is_some()));
+        let mut all =
+            model.inputs(self.id).enumerate().filter(|(index, _)| given.iter().any(|lane| lane[*index].is_some()));
         all.any(|(_, port)| model::given(&self.program).any(|own| own.name == port.name))
     }
 
@@ -321,7 +322,8 @@ impl StageRun<'_, '_> {
             let start = O::TIMED.then(Instant::now);
             model.verified().check(&package, &step, pool).map_err(|error| model.damaged(error, step.name()))?;
             step::run(&step, &place, model.kernels(), arena, pool).map_err(|error| {
-                let stage = if program.stage() == Stage::Whole { String::new() } else { format!("{}, ", program.stage()) };
+                let stage =
+                    if program.stage() == Stage::Whole { String::new() } else { format!("{}, ", program.stage()) };
                 unusable(program, format!("{stage}step {index} ({} `{}`)", step.op().name(), step.name()), error)
             })?;
             observer.step(StepInfo {

@@ -146,11 +146,7 @@ pub(super) fn store_ids<I: Copy + Into<i64>>(ids: &[I], inside: &mut [i32]) {
 }
 
 /// Checks ids, each of which must be in the vocabulary of every embedding of the program that reads the input.
-pub(super) fn check_ids<I: Copy + Into<i64>>(
-    program: &Program<'_>,
-    name: &str,
-    ids: &[I],
-) -> Result<(), RuntimeError> {
+pub(super) fn check_ids<I: Copy + Into<i64>>(program: &Program<'_>, name: &str, ids: &[I]) -> Result<(), RuntimeError> {
     let Some(port) = program.input(name) else { return Ok(()) };
     let vocabulary = vocabulary(program, &port);
     let limit = vocabulary.map_or(i64::from(i32::MAX) + 1, i64::from);

@@ -119,12 +119,8 @@ pub(super) fn quantize<'a, T: Element + Plain>(
     op: package::Quantize,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Quantize<'a, T>, StepError> {
-    let params = kernels::QuantizeParams {
-        rows: op.rows as usize,
-        c: op.c as usize,
-        c2: op.c2 as usize,
-        per_row: op.per_row,
-    };
+    let params =
+        kernels::QuantizeParams { rows: op.rows as usize, c: op.c as usize, c2: op.c2 as usize, per_row: op.per_row };
     let (x, x2) = (o.read("x")?, o.optional("x2")?);
     Ok(kernels::Quantize::new(kernels, params, x, x2, o.write("ranges")?, o.write("out")?)?)
 }

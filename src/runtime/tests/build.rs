@@ -97,12 +97,23 @@ impl Build {
         operand
     }
 
+    /// An input that an earlier stage has made.
+    pub(super) fn pinned(&mut self, name: &str, shape: &[u32], operand: Operand, per_chunk: bool) {
+        let port = Self::port(name, shape, Layout::RowMajor, operand);
+        self.program.inputs.push(PortRecord { per_chunk, ..port });
+    }
+
     pub(super) fn output(&mut self, name: &str, shape: &[u32], layout: Layout, operand: Operand) {
         self.program.outputs.push(Self::port(name, shape, layout, operand));
     }
 
     pub(super) fn step(&mut self, name: &str, op: Op, operands: &[Operand]) {
-        self.program.steps.push(StepRecord { op, operands: operands.to_vec(), name: name.to_owned(), per_chunk: false });
+        self.program.steps.push(StepRecord {
+            op,
+            operands: operands.to_vec(),
+            name: name.to_owned(),
+            per_chunk: false,
+        });
     }
 
     pub(super) fn model(self) -> Model {

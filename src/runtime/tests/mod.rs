@@ -3,3 +3,4 @@
 mod build;
 mod operators;
 mod session;
+mod stages;

@@ -48,7 +48,8 @@ fn cases() -> Vec<Case> {
         causal: false,
         integers: false,
     };
-    let norm = GroupNorm { rows: 130, c: 24, c2: 0, groups: 6, eps: 1e-5, activation: Activation::None, quantized: false };
+    let norm =
+        GroupNorm { rows: 130, c: 24, c2: 0, groups: 6, eps: 1e-5, activation: Activation::None, quantized: false };
     let copy = Copy { d0: 2, d1: 3, d2: 4, d3: 5, s0: 1, s1: 40, s2: 2, s3: 8, offset: 3 };
     let binary = |kind, broadcast| Op::Binary(Binary { rows: 9, cols: 31, kind, broadcast });
     let ops = [
