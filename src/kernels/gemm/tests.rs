@@ -1,5 +1,5 @@
 use super::*;
-use crate::{F16, Isa, pack, registry::Random, run_alone};
+use crate::{Activation, F16, Isa, Residual, pack, registry::Random, run_alone};
 
 /// The largest difference from `exact`, relative to its largest value.
 fn error(found: &[f32], exact: &[f64]) -> f64 {

@@ -2,7 +2,7 @@ use super::{Problem, Random, Size, case};
 use crate::*;
 
 /// A residual or an input: the output's own buffer or another.
-enum Buffer<T> {
+pub(super) enum Buffer<T> {
     None,
     InPlace,
     Other(Vec<T>),
@@ -10,7 +10,7 @@ enum Buffer<T> {
 
 impl<T: Element> Buffer<T> {
     /// Any of the three; another buffer in a problem of typical size.
-    fn random(random: &mut Random, size: Size, len: usize) -> Self {
+    pub(super) fn random(random: &mut Random, size: Size, len: usize) -> Self {
         match random.below(3) {
             0 if size == Size::Awkward => Buffer::None,
             1 if size == Size::Awkward => Buffer::InPlace,
@@ -18,7 +18,7 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    fn residual(&self) -> Residual<'_, T> {
+    pub(super) fn residual(&self) -> Residual<'_, T> {
         match self {
             Buffer::None => Residual::None,
             Buffer::InPlace => Residual::InPlace,
@@ -34,7 +34,8 @@ impl<T: Element> Buffer<T> {
     }
 }
 
-const ACTIVATIONS: &[Activation] = &[Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu];
+pub(super) const ACTIVATIONS: &[Activation] =
+    &[Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu];
 
 pub fn linear<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     let (rows, k, k2, n, activation) = match size {
@@ -68,8 +69,9 @@ pub fn linear<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
     })
 }
 
-pub fn conv2d<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
-    let params = match size {
+/// The attributes of a convolution.
+pub(super) fn conv2d_params(random: &mut Random, size: Size) -> Conv2dParams {
+    match size {
         Size::Typical => Conv2dParams {
             in_h: 32,
             in_w: 32,
@@ -111,7 +113,11 @@ pub fn conv2d<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
                 activation: random.pick(ACTIVATIONS),
             }
         }
-    };
+    }
+}
+
+pub fn conv2d<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
+    let params = conv2d_params(random, size);
     let p = params;
     let (rows, k, n) = (p.out_h * p.out_w, p.kernel_h * p.kernel_w * p.in_c, p.out_c);
     let x: Vec<T> = random.values(p.in_h * p.in_w * p.in_c);
@@ -167,7 +173,8 @@ pub fn attention<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem
     })
 }
 
-pub fn group_norm<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
+/// The attributes of a group normalization.
+pub(super) fn group_norm_params(random: &mut Random, size: Size) -> GroupNormParams {
     let (rows, groups, each, second) = match size {
         Size::Typical => (4096, 32, 10, 0),
         Size::Awkward => (
@@ -179,14 +186,14 @@ pub fn group_norm<T: Element>(random: &mut Random, size: Size) -> Box<dyn Proble
     };
     let channels = groups * each;
     let c2 = channels * second / 4;
-    let params = GroupNormParams {
-        rows,
-        c: channels - c2,
-        c2,
-        groups,
-        eps: 1e-5,
-        activation: random.pick(&[Activation::None, Activation::Silu]),
-    };
+    let activation = random.pick(&[Activation::None, Activation::Silu]);
+    GroupNormParams { rows, c: channels - c2, c2, groups, eps: 1e-5, activation }
+}
+
+pub fn group_norm<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
+    let params = group_norm_params(random, size);
+    let GroupNormParams { rows, c, c2, .. } = params;
+    let channels = c + c2;
     let (x, x2): (Vec<T>, Vec<T>) = (random.values(rows * (channels - c2)), random.values(rows * c2));
     let (gamma, beta) = (random.maybe_values(channels), random.maybe_values(channels));
     case(rows * channels, random.values(rows * channels), move |kernels, out, scratches| {
@@ -203,7 +210,7 @@ pub fn group_norm<T: Element>(random: &mut Random, size: Size) -> Box<dyn Proble
 }
 
 /// Rows and columns of an operator on rows.
-fn rows_and_columns(random: &mut Random, size: Size) -> (usize, usize) {
+pub(super) fn rows_and_columns(random: &mut Random, size: Size) -> (usize, usize) {
     match size {
         Size::Typical => (1024, 320),
         Size::Awkward => (random.pick(&[1, 3, 40]), random.pick(&[1, 2, 15, 16, 17, 100, 320, 777])),
