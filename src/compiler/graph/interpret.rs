@@ -1,10 +1,11 @@
-//! The graph's meaning, in plain `f32` (codes as the numbers that they stand for): one short function per operator, nothing fast but the inner loops of the sums.
-//! Passes are checked against it, and so is everything that claims to run a graph.
+//! The graph's meaning, in plain `f32`: one short function per operator, nothing fast but the inner loops of the sums.
+//! Codes stand as the numbers that they mean, and so do the integer weights of a product of codes. Passes are checked
+//! against it, and so is everything that claims to run a graph.
 
 use super::op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
 use super::verify::{self, rows};
 use super::view::View;
-use super::{Graph, Node, NodeId};
+use super::{Graph, Node, ValueId, codes};
 use std::rc::Rc;
 
 /// A dense tensor, row-major. Integers are held as `f32`.
@@ -31,6 +32,14 @@ pub enum InterpretError {
         /// What it should be.
         expected: Vec<usize>,
     },
+    /// A kernel refuses a node's operands.
+    #[error("{node}: {reason}")]
+    Kernel {
+        /// The node's name.
+        node: String,
+        /// What it says.
+        reason: String,
+    },
     /// An index outside a table.
     #[error("{node} reads row {row} of a table of {len}")]
     Row {
@@ -47,31 +56,25 @@ impl Graph {
     /// Runs the graph. `inputs` stand in the order of [`Graph::inputs`]; so do the results in that of the outputs. The graph
     /// must have passed [`Graph::verify`].
     pub fn interpret(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
+        self.check_inputs(inputs)?;
         let mut values: Vec<Option<Rc<Tensor>>> = vec![None; self.value_count()];
-        for (index, id) in self.inputs.iter().enumerate() {
-            let expected = self.shape(*id);
-            let found = inputs.get(index).map_or(&[][..], |t| &t.shape);
-            if inputs.len() <= index || found != expected || inputs[index].data.len() != self.value(*id).len() {
-                let (found, expected) = (found.to_vec(), expected.to_vec());
-                return Err(InterpretError::Input { graph: self.name.clone(), index, found, expected });
-            }
-            values[id.index()] = Some(Rc::new(inputs[index].clone()));
+        for (id, input) in self.inputs.iter().zip(inputs) {
+            values[id.index()] = Some(Rc::new(input.clone()));
         }
         let mut uses = self.use_counts();
-        for (id, node) in self.iter_nodes() {
-            let operands: Vec<Option<Rc<Tensor>>> = node
+        for (_, node) in self.iter_nodes() {
+            let mut operands: Vec<Option<Rc<Tensor>>> = node
                 .inputs
                 .iter()
                 .map(|operand| {
                     let operand = (*operand)?;
-                    let value = self.value(operand);
-                    match value.weight() {
-                        Some(w) => Some(Rc::new(Tensor { shape: value.shape.clone(), data: w.read().into_owned() })),
-                        None => values[operand.index()].clone(),
-                    }
+                    self.constant(operand).map(Rc::new).or_else(|| values[operand.index()].clone())
                 })
                 .collect();
-            let out = self.step(id, node, &operands)?;
+            if self.multiplies_codes(node) {
+                represent_weight(node, &mut operands);
+            }
+            let out = self.compute(node, &operands)?;
             values[node.output.index()] = Some(Rc::new(out));
             for operand in node.operands() {
                 uses[operand.index()] -= 1;
@@ -80,15 +83,40 @@ impl Graph {
                 }
             }
         }
-        let read = |id: &super::ValueId| match self.value(*id).weight() {
-            Some(w) => Tensor { shape: self.shape(*id).to_vec(), data: w.read().into_owned() },
-            None => values[id.index()].as_deref().cloned().unwrap_or(Tensor { shape: vec![0], data: vec![] }),
+        let read = |id: &ValueId| {
+            let computed = || values[id.index()].as_deref().cloned();
+            self.constant(*id).or_else(computed).unwrap_or(Tensor { shape: vec![0], data: vec![] })
         };
         Ok(self.outputs.iter().map(read).collect())
     }
 
-    fn step(&self, id: NodeId, node: &Node, operands: &[Option<Rc<Tensor>>]) -> Result<Tensor, InterpretError> {
-        let shape = self.shape(self.node(id).output).to_vec();
+    /// Whether these can be the graph's inputs.
+    pub(crate) fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), InterpretError> {
+        for (index, id) in self.inputs.iter().enumerate() {
+            let expected = self.shape(*id);
+            let found = inputs.get(index).map_or(&[][..], |t| &t.shape);
+            if inputs.len() <= index || found != expected || inputs[index].data.len() != self.value(*id).len() {
+                let (found, expected) = (found.to_vec(), expected.to_vec());
+                return Err(InterpretError::Input { graph: self.name.clone(), index, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of a constant; `None` for any other value.
+    pub(crate) fn constant(&self, value: ValueId) -> Option<Tensor> {
+        let weight = self.value(value).weight()?;
+        Some(Tensor { shape: self.shape(value).to_vec(), data: weight.read().into_owned() })
+    }
+
+    /// Whether the node is a product of codes and integer weights.
+    pub(crate) fn multiplies_codes(&self, node: &Node) -> bool {
+        node.input("weight").is_some() && node.input("x").is_some_and(|x| self.codes(x).is_some())
+    }
+
+    /// The node's result from its operands, as numbers of `f32`. Codes are given, and come, as what they stand for.
+    pub(crate) fn compute(&self, node: &Node, operands: &[Option<Rc<Tensor>>]) -> Result<Tensor, InterpretError> {
+        let shape = self.shape(node.output).to_vec();
         let slots = node.op.slots();
         let get = |slot: &str| {
             let index = slots.iter().position(|s| *s == slot)?;
@@ -127,10 +155,10 @@ impl Graph {
             }
             Op::GroupNorm { groups, eps, activation, quantized } => {
                 let x = beside(first, get("x2"));
-                let mut out =
-                    group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), *activation);
+                let first = if *quantized { Activation::None } else { *activation };
+                let mut out = group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), first);
                 if *quantized {
-                    quantize(&mut out);
+                    codes::represent_norm(&mut out, c_of(&shape), |v| activate(v, *activation));
                 }
                 out
             }
@@ -152,15 +180,15 @@ impl Graph {
                     }));
                 }
                 if *quantized {
-                    out.chunks_exact_mut(c).for_each(quantize);
+                    codes::represent_rows(&mut out, c);
                 }
                 out
             }
             Op::Quantize { per_row } => {
-                let mut out = beside(first, get("x2"));
-                let set = if *per_row { c_of(&out.shape) } else { out.data.len() };
-                out.data.chunks_exact_mut(set).for_each(quantize);
-                out.data
+                let mut out = beside(first, get("x2")).data;
+                let set = if *per_row { c_of(&shape) } else { out.len() };
+                codes::represent_rows(&mut out, set);
+                out
             }
             Op::Attention { heads, scale, causal, .. } => {
                 let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
@@ -243,6 +271,15 @@ impl Graph {
     }
 }
 
+/// Makes a product's weights what its integers stand for.
+pub(crate) fn represent_weight(node: &Node, operands: &mut [Option<Rc<Tensor>>]) {
+    let slot = node.op.slots().iter().position(|slot| *slot == "weight");
+    if let Some(weight) = slot.and_then(|slot| operands.get_mut(slot)?.as_mut()) {
+        let weight = Rc::make_mut(weight);
+        codes::represent_weight(&mut weight.data, weight.shape[1..].iter().product());
+    }
+}
+
 fn c_of(shape: &[usize]) -> usize {
     rows(shape).1
 }
@@ -260,7 +297,7 @@ fn look_up(node: &Node, ids: &[f32], table: &[f32], len: usize) -> Result<Vec<f3
 }
 
 /// The columns of two tensors side by side.
-fn beside(x: &Tensor, x2: Option<&Tensor>) -> Tensor {
+pub(crate) fn beside(x: &Tensor, x2: Option<&Tensor>) -> Tensor {
     let Some(x2) = x2 else { return x.clone() };
     let (c, c2) = (c_of(&x.shape), c_of(&x2.shape));
     let pairs = x.data.chunks_exact(c).zip(x2.data.chunks_exact(c2));
@@ -285,7 +322,14 @@ fn matmul_nt(x: &[f32], weight: &[f32], n: usize, k: usize) -> Vec<f32> {
 }
 
 /// A convolution of `[h, w, c]` as a product: `[h, w, o]`.
-fn conv(x: &[f32], [h, w, c]: [usize; 3], weight: &Tensor, stride: usize, pad: [usize; 4], out: [usize; 2]) -> Vec<f32> {
+fn conv(
+    x: &[f32],
+    [h, w, c]: [usize; 3],
+    weight: &Tensor,
+    stride: usize,
+    pad: [usize; 4],
+    out: [usize; 2],
+) -> Vec<f32> {
     let [o, kh, kw] = [weight.shape[0], weight.shape[2], weight.shape[3]];
     // [o, c, kh, kw] -> [o, kh, kw, c]
     let weight = View::dense(&weight.shape).transpose(&[0, 2, 3, 1]).gather(&weight.data);
@@ -340,7 +384,7 @@ fn moments(values: impl Iterator<Item = f32> + Clone, n: usize) -> (f64, f64) {
     (mean, values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64)
 }
 
-fn group_norm(
+pub(crate) fn group_norm(
     x: &[f32],
     (n, c): (usize, usize),
     groups: usize,
@@ -451,24 +495,9 @@ fn einsum(text: &str, a: &Tensor, b: &Tensor) -> Vec<f32> {
     };
     let inner: usize = summed.iter().map(size).product();
     let (xs, ys) = (view(&la, a).gather(&a.data), view(&lb, b).gather(&b.data));
-    let dot = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32;
+    let dot =
+        |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32;
     xs.chunks_exact(inner).zip(ys.chunks_exact(inner)).map(dot).collect()
-}
-
-/// Replaces values that share a scale and a zero point by what their codes stand for.
-fn quantize(values: &mut [f32]) {
-    let low = values.iter().fold(0.0f32, |low, v| low.min(*v));
-    let high = values.iter().fold(0.0f32, |high, v| high.max(*v));
-    let range = high - low;
-    if range.is_nan() || range < 1e-30 {
-        return values.fill(0.0);
-    }
-    let (scale, inverse) = (range / 255.0, 255.0 / range);
-    let zero = (-low * inverse).round_ties_even().clamp(0.0, 255.0);
-    values.iter_mut().for_each(|v| {
-        let code = ((*v * inverse).round_ties_even() + zero).clamp(0.0, 255.0);
-        *v = (code - zero) * scale;
-    });
 }
 
 fn binary(kind: BinaryKind, a: f32, b: f32) -> f32 {

@@ -3,7 +3,8 @@
 //! Values print as `%7` and nodes as `n7`. Nodes stand in topological order, and [`Graph::tidy`] makes that order (and the
 //! numbers) a function of the graph's structure alone, so two sources of one model give the same text.
 
-mod interpret;
+pub(crate) mod codes;
+pub(crate) mod interpret;
 mod op;
 mod resize;
 mod table;
@@ -282,9 +283,11 @@ impl Graph {
     /// Infers a node's output shape anew.
     pub fn infer_node(&mut self, id: NodeId) -> Result<(), BuildError> {
         let node = self.node(id);
-        let shape = self
-            .infer(&node.op, &node.inputs)
-            .map_err(|rule| BuildError { op: node.op.name(), name: node.name.clone(), rule })?;
+        let shape = self.infer(&node.op, &node.inputs).map_err(|rule| BuildError {
+            op: node.op.name(),
+            name: node.name.clone(),
+            rule,
+        })?;
         let output = node.output;
         self.values[output.index()].shape = shape;
         Ok(())

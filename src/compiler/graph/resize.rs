@@ -44,6 +44,27 @@ impl Graph {
         Err(error("its enlargements do not settle".into()))
     }
 
+    /// The graph for `rows` rows of the input of that name, which has two axes. Enlargements keep their sizes.
+    pub fn with_rows(&self, input: &str, rows: usize) -> Result<Graph, BuildError> {
+        let mut graph = self.clone();
+        for id in &self.inputs {
+            let value = &mut graph.values[id.index()];
+            if let ([own, _], true) = (value.shape.as_mut_slice(), value.name == input) {
+                *own = rows;
+            }
+        }
+        for id in self.node_ids() {
+            graph.infer_node(id)?;
+            let node = graph.node(id);
+            let moved = node.operands().any(|operand| graph.shape(operand) != self.shape(operand));
+            if moved && matches!(node.op, Op::Copy { .. }) {
+                let rule = format!("its strides are those of {:?}", self.shape(node.output));
+                return Err(BuildError { op: node.op.name(), name: node.name.clone(), rule });
+            }
+        }
+        Ok(graph)
+    }
+
     /// Infers every shape; enlargements become those of `sizes`, else twice their input. On an error gives the node.
     fn infer_all(&mut self, sizes: &HashMap<NodeId, [usize; 2]>) -> Result<(), (NodeId, BuildError)> {
         for id in self.node_ids() {

@@ -16,6 +16,7 @@ mod matmul;
 mod names;
 mod residual;
 mod shift;
+pub mod staging;
 mod timestep_embedding;
 mod upsample;
 
