@@ -79,6 +79,14 @@ impl Build {
         Operand::weights(dtype, offset, self.weights.len() as u64 - offset)
     }
 
+    /// Weights of another type, little-endian.
+    pub(super) fn bytes(&mut self, dtype: DType, bytes: &[u8]) -> Operand {
+        self.weights.resize(self.weights.len().next_multiple_of(64), 0);
+        let offset = self.weights.len() as u64;
+        self.weights.extend(bytes);
+        Operand::weights(dtype, offset, bytes.len() as u64)
+    }
+
     fn port(name: &str, shape: &[u32], layout: Layout, operand: Operand) -> PortRecord {
         PortRecord {
             name: name.to_owned(),

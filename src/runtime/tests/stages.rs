@@ -241,7 +241,7 @@ fn the_prompt_runs_once_and_a_common_timestep_for_one_lane() {
         assert_eq!(macs("attention"), Some((2 * PIXELS * 2 * TOKENS * C * 2) as u64));
 
         let whole = unet.model(vec![unet.whole(2)]);
-        assert_eq!(both, evaluate(&mut super::stages::session(&whole, 2, 1), &lanes, &mut Silent));
+        assert_eq!(both, evaluate(&mut self::session(&whole, 2, 1), &lanes, &mut Silent));
     }
 }
 
