@@ -15,7 +15,7 @@ pub struct Buffer {
     pub bytes: u64,
     /// The step that writes it first; 0 for a program's input.
     pub first: usize,
-    /// The last step that uses it; the last of all for a program's output.
+    /// The last step that uses it; the last of all for a program's output and for what is pinned.
     pub last: usize,
 }
 
@@ -55,6 +55,10 @@ impl Program<'_> {
             if let Some(buffer) = buffers.iter_mut().rev().find(|buffer| buffer.touches(&port.operand())) {
                 buffer.last = self.len().saturating_sub(1);
             }
+        }
+        // What the earlier stages gave is there for the next run too.
+        for buffer in buffers.iter_mut().filter(|buffer| buffer.offset < self.pinned_bytes()) {
+            buffer.last = self.len().saturating_sub(1);
         }
         buffers
     }

@@ -4,7 +4,7 @@
 
 use crate::op::{
     ACTIVATION_TYPES, Activation, Broadcast, MAX_INTEGER_K, NORM_BLOCK, Op, OpError, PANEL, Role,
-    attention_codes_bytes, codes_parameter_bytes,
+    attention_codes_len, codes_parameter_bytes,
 };
 use crate::{DType, Operand, Space};
 
@@ -19,7 +19,7 @@ pub enum Holds {
     I32,
     /// `i8`.
     I8,
-    /// `u8`: codes, or bytes of no meaning outside the step.
+    /// `u8`: codes.
     U8,
 }
 
@@ -191,8 +191,8 @@ impl Op {
                     "k" => strided(op.kv_rows, op.k_stride, columns),
                     "v" => strided(op.kv_rows, op.v_stride, columns),
                     "mask" | "codes" if op.integers != (slot == "codes") => return Ok(None),
-                    "codes" => attention_codes_bytes(op.kv_rows, op.heads, op.head_dim)
-                        .map(|bytes| Requirement::new(bytes, Holds::U8)),
+                    "codes" => attention_codes_len(op.kv_rows, op.heads, op.head_dim)
+                        .map(|len| Requirement::new(len, Holds::F32)),
                     "mask" => optional(product([op.q_rows, op.kv_rows]).map(|n| Requirement::new(n, Holds::F32))),
                     "out" => activation([op.q_rows, op.heads, op.head_dim]),
                     _ => None,

@@ -1,6 +1,9 @@
 //! From a node of the graph to an operator of a program.
 
-use kiln_kernels::{AttentionParams, attention_scratch_bytes, gemm_scratch_bytes};
+use kiln_kernels::{
+    AttentionParams, attention_int8_scratch_bytes, attention_scratch_bytes, gemm_int8_scratch_bytes,
+    gemm_scratch_bytes, layer_norm_codes_scratch_bytes,
+};
 use kiln_package::{self as package, Activation, Broadcast};
 
 use super::weights::Form;
@@ -177,36 +180,48 @@ pub fn form(op: &package::Op, slot: &str, shape: &[usize]) -> Result<Form, Strin
                 _ => Ok(Form::Panels { n, k }),
             }
         }
+        package::Op::Conv2d(_) | package::Op::Linear(_) if matches!(slot, "scale" | "sums") => {
+            let (n, k) = match shape {
+                [n, rest @ ..] => (*n, rest.iter().product()),
+                [] => return Err("weight has no axis".to_owned()),
+            };
+            Ok(if slot == "scale" { Form::Scales { n, k } } else { Form::Sums { n, k } })
+        }
         _ => Ok(Form::Plain),
     }
 }
 
-/// Memory that a thread needs for the operator, besides the arena.
-pub fn scratch_bytes(op: &package::Op) -> usize {
+/// Memory that a thread needs for the operator, besides the arena; `codes` says that it is a GEMM of codes.
+pub fn scratch_bytes(op: &package::Op, codes: bool) -> usize {
     let size = |n: u32| n as usize;
+    let gemm = if codes { gemm_int8_scratch_bytes } else { gemm_scratch_bytes };
     match op {
         package::Op::Conv2d(op) => {
             let k = size(op.kernel_h) * size(op.kernel_w) * size(op.in_c);
-            gemm_scratch_bytes(size(op.out_h) * size(op.out_w), k, size(op.out_c))
+            gemm(size(op.out_h) * size(op.out_w), k, size(op.out_c))
         }
         package::Op::Linear(op) => {
             let columns = match op.activation {
                 Activation::Geglu => 2 * size(op.n).next_multiple_of(package::PANEL),
                 _ => size(op.n),
             };
-            gemm_scratch_bytes(size(op.rows), size(op.k) + size(op.k2), columns)
+            gemm(size(op.rows), size(op.k) + size(op.k2), columns)
         }
-        package::Op::Attention(op) => attention_scratch_bytes(&AttentionParams {
-            q_rows: size(op.q_rows),
-            kv_rows: size(op.kv_rows),
-            heads: size(op.heads),
-            head_dim: size(op.head_dim),
-            q_stride: size(op.q_stride),
-            k_stride: size(op.k_stride),
-            v_stride: size(op.v_stride),
-            scale: op.scale,
-            causal: op.causal,
-        }),
+        package::Op::Attention(op) => {
+            let params = AttentionParams {
+                q_rows: size(op.q_rows),
+                kv_rows: size(op.kv_rows),
+                heads: size(op.heads),
+                head_dim: size(op.head_dim),
+                q_stride: size(op.q_stride),
+                k_stride: size(op.k_stride),
+                v_stride: size(op.v_stride),
+                scale: op.scale,
+                causal: op.causal,
+            };
+            if op.integers { attention_int8_scratch_bytes(&params) } else { attention_scratch_bytes(&params) }
+        }
+        package::Op::LayerNorm(op) if op.quantized => layer_norm_codes_scratch_bytes(size(op.c)),
         _ => 0,
     }
 }

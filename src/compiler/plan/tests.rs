@@ -3,7 +3,7 @@ mod unet;
 use std::io::Cursor;
 
 use kiln_kernels::{Element, F16, pack};
-use kiln_package::{self as package, DType, GraphKind, Layout, Operand, Package, Role, Space};
+use kiln_package::{self as package, DType, GraphKind, Layout, Operand, Package, Role, Space, Stage};
 use proptest::prelude::*;
 
 use super::memory::{self, Lifetime};
@@ -71,7 +71,7 @@ proptest! {
 fn part(text: &str) -> Part {
     let graph = Graph::parse(text).unwrap();
     graph.verify().unwrap();
-    Part { kind: GraphKind::Unet, height: 32, width: 48, graph }
+    Part { kind: GraphKind::Unet, stage: Stage::Whole, max_chunks: 1, height: 32, width: 48, graph }
 }
 
 fn parts(graphs: Vec<Part>) -> PackageParts {
@@ -161,9 +161,12 @@ const EVERY_OP: &str = r#"graph "unet" {
   %43 = weight "conv_out.weight" [4, 80, 3, 3]
   %44 = conv2d "conv_out" (x: %42, weight: %43) {stride: 1, pad: [1, 1, 1, 1], up: [5, 9], activation: none}
   %45 = binary "scaled_by" (a: %38, b: 3.0) {kind: div}
+  %46 = quantize "codes" (x: %30) {per_row: true}
+  %47 = linear "by_codes" (x: %46, weight: %18) {activation: none}
   output %44
   output %41
   output %45
+  output %47
 }"#;
 
 #[test]
@@ -196,6 +199,7 @@ fn every_operator_becomes_a_step() {
                 ("conv_out", float, Layout::ChannelsLast, vec![1, 4, 5, 9]),
                 ("embed", float, Layout::RowMajor, vec![1, 7, 24]),
                 ("scaled_by", float, Layout::RowMajor, vec![1, 40, 24]),
+                ("by_codes", float, Layout::ChannelsLast, vec![1, 20, 2, 3]),
             ]
         );
 
@@ -276,14 +280,54 @@ fn halves_are_rounded_to_nearest_even() {
 
 #[test]
 fn sizes_are_the_kernels() {
-    let norm =
-        package::GroupNorm { rows: 129, c: 5, c2: 3, groups: 2, eps: 0.0, activation: package::Activation::None };
+    let norm = package::GroupNorm {
+        rows: 129,
+        c: 5,
+        c2: 3,
+        groups: 2,
+        eps: 0.0,
+        activation: package::Activation::None,
+        quantized: false,
+    };
     let linear = package::Linear { rows: 3, k: 5, k2: 2, n: 17, activation: package::Activation::Geglu };
     let elements = |op: package::Op, slot| op.requirement(slot).unwrap().unwrap().elements as usize;
     assert_eq!(elements(package::Op::GroupNorm(norm), "stats"), kiln_kernels::stats_len(129, 8));
     assert_eq!(elements(package::Op::Linear(linear), "weight"), pack::geglu_panel_len(17, 7));
     let plain = package::Linear { activation: package::Activation::Silu, ..linear };
     assert_eq!(elements(package::Op::Linear(plain), "weight"), pack::panel_len(17, 7));
+    let codes = package::GroupNorm { quantized: true, ..norm };
+    assert_eq!(elements(package::Op::GroupNorm(codes), "stats"), kiln_kernels::codes_stats_len(129, 8));
+    assert_eq!(elements(package::Op::GroupNorm(codes), "out"), kiln_kernels::codes_bytes(129, 8, false));
+    let norm = package::LayerNorm { rows: 129, c: 5, eps: 0.0, quantized: true };
+    assert_eq!(elements(package::Op::LayerNorm(norm), "out"), kiln_kernels::codes_bytes(129, 5, true));
+    for per_row in [false, true] {
+        let op = package::Op::Quantize(package::Quantize { rows: 129, c: 5, c2: 3, per_row });
+        assert_eq!(elements(op, "ranges"), kiln_kernels::ranges_len(129, per_row));
+        assert_eq!(elements(op, "out"), kiln_kernels::codes_bytes(129, 8, per_row));
+        assert_eq!(package::codes_parameter_bytes(129, per_row), kiln_kernels::codes_start(129, per_row) as u64);
+    }
+    let single = package::Linear { k2: 0, ..linear };
+    let integer = |op: package::Linear, slot| {
+        package::Op::Linear(op).requirement_with(slot, true).unwrap().unwrap().elements as usize
+    };
+    assert_eq!(integer(single, "weight"), pack::i8_geglu_panel_len(17, 5));
+    let plain = package::Linear { activation: package::Activation::None, ..single };
+    assert_eq!(integer(plain, "weight"), pack::i8_panel_len(17, 5));
+    for (rows, heads, head_dim) in [(1024u32, 3u32, 13u32), (130, 2, 32)] {
+        let params = kiln_kernels::AttentionParams {
+            q_rows: rows as usize,
+            kv_rows: rows as usize,
+            heads: heads as usize,
+            head_dim: head_dim as usize,
+            q_stride: 64,
+            k_stride: 64,
+            v_stride: 64,
+            scale: 1.0,
+            causal: false,
+        };
+        let expected = kiln_kernels::attention_codes_len(&params) as u64;
+        assert_eq!(package::attention_codes_len(rows, heads, head_dim), Some(expected));
+    }
     assert_eq!(package::PANEL, kiln_kernels::PANEL);
     assert_eq!(package::NORM_BLOCK, kiln_kernels::NORM_BLOCK);
 }
@@ -341,10 +385,8 @@ fn equal_weights_are_stored_once() {
         )
     };
     let parts_of = |graphs: &[(u32, &str)]| {
-        let part = |(size, seed): &(u32, &str)| {
-            let Part { kind, graph, .. } = part(&text(*size as usize, seed));
-            Part { kind, height: 8 * size, width: 16, graph }
-        };
+        let part =
+            |(size, seed): &(u32, &str)| Part { height: 8 * size, width: 16, ..part(&text(*size as usize, seed)) };
         parts(graphs.iter().map(part).collect())
     };
     let bytes = |graphs| {
@@ -423,7 +465,7 @@ fn numbers_that_are_none_are_refused() {
         let op = crate::graph::Op::Linear { activation: package::Activation::None };
         let y = graph.add(op, &[Some(x), None, Some(w)], "n").unwrap();
         graph.outputs.push(y);
-        let part = Part { kind: GraphKind::Unet, height: 8, width: 8, graph };
+        let part = Part { kind: GraphKind::Unet, stage: Stage::Whole, max_chunks: 1, height: 8, width: 8, graph };
         let error = Plan::new(parts(vec![part]), Precision::F32, &mut |_| ()).unwrap_err();
         assert!(matches!(&error, PlanError::Weight { name, .. } if name == "w"), "{error}");
     }

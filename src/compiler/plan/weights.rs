@@ -39,6 +39,20 @@ pub enum Form {
         /// Rows and columns of the kernel.
         kernel: (usize, usize),
     },
+    /// What a code counts in each of the `n` columns of 8 bits.
+    Scales {
+        /// Columns.
+        n: usize,
+        /// Rows of the product.
+        k: usize,
+    },
+    /// The sum of the codes of each of the `n` columns of 8 bits.
+    Sums {
+        /// Columns.
+        n: usize,
+        /// Rows of the product.
+        k: usize,
+    },
 }
 
 /// A weight in its place.
@@ -122,17 +136,34 @@ fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>
     if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| v.is_nan() || v.abs() >= limit) {
         return refuse(format!("element {i} is {value}, which {dtype} cannot hold"));
     }
-    match dtype {
-        DType::F32 => Ok(arrange::<f32>(&values, form).iter().flat_map(|v| v.to_le_bytes()).collect()),
-        DType::F16 => Ok(arrange::<F16>(&values, form).iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()),
-        other => refuse(format!("{other} weights are not supported")),
+    let bytes = |codes: Vec<i8>| codes.into_iter().map(|code| code as u8).collect();
+    match (form, dtype) {
+        (Form::Scales { n, k }, DType::F32) => {
+            Ok(pack::quantize_weights(n, k, &values).scale.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        (Form::Sums { n, k }, DType::I32) => {
+            Ok(pack::quantize_weights(n, k, &values).sums.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        (Form::Panels { n, k }, DType::I8) => {
+            Ok(bytes(pack::pack_i8_panels(n, k, &pack::quantize_weights(n, k, &values).codes)))
+        }
+        (Form::GegluPanels { n, k }, DType::I8) => {
+            Ok(bytes(pack::pack_i8_geglu_panels(n, k, &pack::quantize_weights(2 * n, k, &values).codes)))
+        }
+        (Form::ConvPanels { out_c, in_c, kernel }, DType::I8) => {
+            let codes = pack::quantize_weights(out_c, in_c * kernel.0 * kernel.1, &values).codes;
+            Ok(bytes(pack::pack_i8_conv_panels(out_c, in_c, kernel, &codes)))
+        }
+        (_, DType::F32) => Ok(arrange::<f32>(&values, form).iter().flat_map(|v| v.to_le_bytes()).collect()),
+        (_, DType::F16) => Ok(arrange::<F16>(&values, form).iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()),
+        (form, dtype) => refuse(format!("cannot be stored as {dtype} ({form:?})")),
     }
 }
 
 /// The elements in their order.
 fn arrange<W: Element>(values: &[f32], form: Form) -> Vec<W> {
     match form {
-        Form::Plain => values.iter().map(|v| W::store(*v)).collect(),
+        Form::Plain | Form::Scales { .. } | Form::Sums { .. } => values.iter().map(|v| W::store(*v)).collect(),
         Form::Panels { n, k } => pack::pack_panels(n, k, values),
         Form::GegluPanels { n, k } => pack::pack_geglu_panels(n, k, values),
         Form::ConvPanels { out_c, in_c, kernel } => pack::pack_conv_panels(out_c, in_c, kernel, values),

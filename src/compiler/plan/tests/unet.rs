@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use kiln_package::{Activation, GraphKind, Package};
+use kiln_package::{Activation, GraphKind, Package, Stage};
 
 use super::{check_dataflow, parts};
 use crate::graph::{Graph, Op, ValueId, Weight, WeightData};
@@ -43,7 +43,10 @@ impl Builder {
     fn norm(&mut self, x: ValueId, x2: Option<ValueId>) -> ValueId {
         let c = self.channels(x) + x2.map_or(0, |x2| self.channels(x2));
         let (gamma, beta) = (self.weight(&[c]), self.weight(&[c]));
-        self.add(Op::GroupNorm { groups: 8, eps: 1e-5, activation: Activation::Silu, quantized: false }, &[Some(x), x2, gamma, beta])
+        self.add(
+            Op::GroupNorm { groups: 8, eps: 1e-5, activation: Activation::Silu, quantized: false },
+            &[Some(x), x2, gamma, beta],
+        )
     }
 
     fn conv(&mut self, x: ValueId, out: usize, shift: Option<ValueId>, residual: Option<ValueId>) -> ValueId {
@@ -182,7 +185,7 @@ fn arenas_are_within_a_twentieth_of_the_bound() {
     let part = |kind, size: usize, graph: Graph| {
         graph.verify().unwrap();
         let pixels = 8 * size as u32;
-        Part { kind, height: pixels, width: pixels, graph }
+        Part { kind, stage: Stage::Whole, max_chunks: 1, height: pixels, width: pixels, graph }
     };
     let mut graphs = Vec::from([8, 24, 64].map(|size| part(GraphKind::Unet, size, unet(size))));
     graphs.extend([8, 32].map(|size| part(GraphKind::VaeDecoder, size, decoder(size))));
