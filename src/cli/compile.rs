@@ -21,9 +21,15 @@ pub struct Args {
     /// Widths and heights in pixels, the default one first [default: the model's own]
     #[arg(long, value_name = "WxH,...", value_delimiter = ',', value_parser = values::size)]
     size: Vec<(u32, u32)>,
-    /// Type of weights and activations: f32 or f16
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = precision)]
+    /// int8, f16 or f32; int8 keeps layers in f16 where 8 bits would cost too much
+    #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = precision)]
     precision: Precision,
+    /// Write each layer's precision and why; JSON if the name ends in .json
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The most chunks of 77 tokens that a prompt may have
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    max_chunks: u32,
     /// Print every graph as text after this pass
     #[arg(long, value_name = "PASS")]
     dump: Option<String>,
@@ -36,8 +42,8 @@ pub struct Args {
 }
 
 fn precision(text: &str) -> Result<Precision, String> {
-    let known = [Precision::F32, Precision::F16];
-    known.into_iter().find(|precision| precision.name() == text).ok_or_else(|| "expected f32 or f16".into())
+    let known = [Precision::Int8, Precision::F16, Precision::F32];
+    known.into_iter().find(|precision| precision.name() == text).ok_or_else(|| "expected int8, f16 or f32".into())
 }
 
 pub fn compile(args: &Args) -> Result<(), CliError> {
@@ -47,6 +53,8 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
     let options = CompileOptions {
         sizes: args.size.iter().map(|(width, height)| (*width as usize, *height as usize)).collect(),
         precision: args.precision,
+        report: args.report.clone(),
+        max_chunks: args.max_chunks,
         stop_after: args.stop_after,
         dump: args.dump.clone(),
         ..CompileOptions::new(&args.folder, args.output.clone().unwrap_or_default())
@@ -63,6 +71,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             printed = output::print(&format!("# after {pass}\n{graph}\n"));
         }
         Progress::Graph { .. } => {}
+        Progress::Measuring(part) => bar.set_message(format!("measuring {part}")),
         Progress::Plan(Planning::Program { graph, height, width }) => {
             bar.set_message(format!("planning {graph} {width}x{height}"));
         }
@@ -70,9 +79,11 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
     });
     bar.finish_and_clear();
     let compiled = compiled.map_err(|error| match error {
-        CompileError::Size { .. } | CompileError::UnknownPass { .. } | CompileError::StopAfter { .. } => {
-            CliError::Usage(error.to_string())
-        }
+        CompileError::Size { .. }
+        | CompileError::UnknownPass { .. }
+        | CompileError::StopAfter { .. }
+        | CompileError::Report
+        | CompileError::Chunks(_) => CliError::Usage(error.to_string()),
         other => CliError::Failure(other.to_string()),
     })?;
     printed?;

@@ -68,9 +68,9 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> Result<(), CliError> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(CliError::Usage(
-            "a command is missing: draw, compile, info, run, verify or bench; see kiln --help".into(),
-        )),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(CliError::Usage("a command is missing, such as draw; see kiln --help".into()))
+        }
         _ => {
             let text = error.render().to_string();
             let said = text.split("\n\n").next().unwrap_or_default();
