@@ -54,6 +54,7 @@ fn a_package_holds_every_program_and_the_card() {
             Progress::Reading(part) => part.to_owned(),
             Progress::Pass { graph, report } => format!("{graph} {}", report.name),
             Progress::Graph { .. } => "graph".to_owned(),
+            Progress::Measuring(part) => format!("measuring {part}"),
             Progress::Plan(_) => "plan".to_owned(),
         });
     })

@@ -3,8 +3,8 @@
 //! [`Op::requirement`] is the table of sizes; the compiler fills operands by it and [`Op::check`] holds them against it.
 
 use crate::op::{
-    ACTIVATION_TYPES, Activation, Broadcast, MAX_INTEGER_K, NORM_BLOCK, Op, OpError, PANEL, Role,
-    attention_codes_len, codes_parameter_bytes,
+    ACTIVATION_TYPES, Activation, Broadcast, MAX_INTEGER_K, NORM_BLOCK, Op, OpError, PANEL, Role, attention_codes_len,
+    codes_parameter_bytes,
 };
 use crate::{DType, Operand, Space};
 
