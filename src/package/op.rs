@@ -539,8 +539,8 @@ impl Op {
         matches!(self, Op::Conv2d(_) | Op::Linear(_))
     }
 
-    /// The operator for `chunks` of the `max_chunks` that the program is planned for: the rows that grow with the context
-    /// are as many less. Of an operator that may be `per_chunk`, else the operator itself.
+    /// The operator of a step that is `per_chunk`, for `chunks` of the `max_chunks` that the program is planned for: of the
+    /// rows that grow with the context it has that share. Operators that are never `per_chunk` stay as they are.
     pub fn at_chunks(&self, chunks: u32, max_chunks: u32) -> Op {
         let scaled = |rows: u32| match u64::from(rows) * u64::from(chunks) / u64::from(max_chunks.max(1)) {
             rows if rows <= u64::from(u32::MAX) => rows as u32,

@@ -67,6 +67,9 @@ fn products_of_codes() {
     assert_eq!(file.get_ref(), again.get_ref());
 }
 
+/// Where in a checkpoint's weights the element of a column and a step of the product lies.
+type Place = Box<dyn Fn(usize, usize) -> usize>;
+
 /// Compares the weights of every product of codes with the graph's.
 fn check_codes(graph: &Graph, package: &Package) {
     let program = package.program(0).unwrap();
@@ -75,8 +78,7 @@ fn check_codes(graph: &Graph, package: &Package) {
     for ((_, node), step) in graph.iter_nodes().zip(program.steps()) {
         let op = step.op();
         let operand = |name| step.operand(op.slots().iter().position(|s| s.name == name).unwrap());
-        // Where in the weights of the checkpoint the column and the step of the product lie; and in the panels the column.
-        let (n, k, geglu, at): (usize, usize, bool, Box<dyn Fn(usize, usize) -> usize>) = match op {
+        let (n, k, geglu, at): (usize, usize, bool, Place) = match op {
             Op::Conv2d(op) => {
                 let [o, c, h, w] = [op.out_c, op.in_c, op.kernel_h, op.kernel_w].map(|n| n as usize);
                 let at = move |column, k: usize| ((column * c + k % c) * h + k / c / w) * w + k / c % w;
