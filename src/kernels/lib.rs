@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `element.rs` | `f32` and [`F16`], the types in memory |
+//! | `codes.rs` | activations in 8 bits: the buffer and the map to codes |
 //! | `isa.rs` | [`Isa`] and [`Kernels`], the proof that this CPU has one |
 //! | `job.rs` | [`Job`], [`Launch`] |
 //! | `math.rs` | `exp`, `sigmoid`, GELU, `sin` and `cos`, the same everywhere |
@@ -19,7 +20,8 @@
 //! | `registry/` | every kernel by name, with problems to test and to time it |
 //!
 //! In an operator's folder, `mod.rs` has the struct, `scalar.rs` the reference with the definition of the result, bit
-//! for bit, and `portable.rs` the fast body that the compiler vectorizes. An operator that only moves data, or treats
+//! for bit, and `portable.rs` the fast body that the compiler vectorizes. What computes in integers is in `int8/` beside
+//! the float operator, what only gives codes in `codes.rs`. An operator that only moves data, or treats
 //! each element by itself, has one body.
 
 mod affine;

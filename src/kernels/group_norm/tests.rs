@@ -1,5 +1,5 @@
 use super::*;
-use crate::{registry::Random, run_alone};
+use crate::{codes_bytes, dequantize, registry::Random, run_alone};
 
 /// Against `f64`, with means from none to a hundred deviations.
 #[test]
@@ -70,4 +70,48 @@ fn groups_must_divide_channels() {
     };
     let error = GroupNorm::new(Kernels::detect(), params, operands).err();
     assert_eq!(error, Some(ArgumentError::Attribute { op: "GroupNorm", attribute: "groups" }));
+}
+
+/// The codes stand for the float results, within half a step of the range's bound; without a bend the bound is the
+/// range itself, and under SiLU it reaches no further than its least value.
+#[test]
+fn codes_are_the_results_within_half_a_step() {
+    let (rows, c, c2, groups) = (300, 20, 12, 4);
+    let channels = c + c2;
+    let mut r = Random::new(1);
+    let mut values = |len, offset: f32| (0..len).map(|_| r.plain() + offset).collect::<Vec<f32>>();
+    let (x, x2) = (values(rows * c, 1.0), values(rows * c2, -3.0));
+    let (gamma, beta) = (values(channels, 0.0), values(channels, 0.0));
+    for (activation, kernels) in
+        [Activation::None, Activation::Silu].into_iter().flat_map(|a| Kernels::all().map(move |k| (a, k)))
+    {
+        let params = GroupNormParams { rows, c, c2, groups, eps: 1e-5, activation };
+        let mut float = vec![0.0f32; rows * channels];
+        let operands = GroupNormOperands {
+            x: &x,
+            x2: Some(&x2),
+            gamma: Some(&gamma),
+            beta: Some(&beta),
+            stats: &mut vec![f32::NAN; stats_len(rows, channels)],
+            out: &mut float,
+        };
+        run_alone(&mut GroupNorm::new(kernels, params, operands).unwrap(), &mut []);
+        let mut codes = vec![0xee; codes_bytes(rows, channels, false)];
+        let operands = GroupNormCodesOperands {
+            x: &x,
+            x2: Some(&x2),
+            gamma: Some(&gamma),
+            beta: Some(&beta),
+            stats: &mut vec![f32::NAN; codes_stats_len(rows, channels)],
+            out: &mut codes,
+        };
+        run_alone(&mut GroupNormCodes::new(kernels, params, operands).unwrap(), &mut []);
+        let (lo, hi) = float.iter().fold((0.0f32, 0.0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        let lo = if activation == Activation::Silu { lo.min(-0.278_464_56) } else { lo };
+        let scale = f32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
+        assert_eq!(scale, (hi - lo) / 255.0, "{kernels:?} {activation:?}");
+        for (found, exact) in dequantize(&codes, rows, channels, false).unwrap().iter().zip(&float) {
+            assert!((found - exact).abs() <= scale * 0.51, "{kernels:?} {activation:?} {found} {exact}");
+        }
+    }
 }

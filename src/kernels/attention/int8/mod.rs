@@ -227,7 +227,7 @@ pub const fn scratch_bytes(params: &AttentionParams) -> usize {
     let Layout { dim16, .. } = Layout::of(params);
     let q = QUERIES * params.head_dim.next_multiple_of(STEPS);
     let rows = QUERIES;
-    scratch::bytes(&[q / 2, rows * TILE, rows * TILE / 2, rows * dim16, rows, rows, rows, rows, rows, dim16, dim16])
+    scratch::bytes(&[q / 2, rows * TILE, rows * TILE / 2, rows * dim16, rows, rows, rows, rows, rows, rows, dim16])
 }
 
 impl<T: Element> Body for AttentionInt8<'_, T> {

@@ -21,8 +21,8 @@ struct Work<'s, L> {
     rows: usize,
     /// `[ceil(dim / STEPS)][rows][STEPS]`
     q: &'s mut [[L; STEPS]],
-    /// A row of scores per query row.
-    scores: &'s mut [[f32; TILE]],
+    /// A row of products with the tile's keys per query row.
+    products: &'s mut [[i32; TILE]],
     /// A row of coded weights per query row.
     weights: &'s mut [[L; TILE]],
     /// `[ceil(dim / 16)][rows][16]`
@@ -32,6 +32,8 @@ struct Work<'s, L> {
     /// A row's maximum and sum of weights.
     m: &'s mut [f32],
     l: &'s mut [f32],
+    /// A row's sum of the tile's weights.
+    total: &'s mut [f32],
     /// What a tile multiplies a row's sums with, and its own.
     old: &'s mut [f32],
     part: &'s mut [f32],
@@ -77,12 +79,13 @@ impl<T: Element> AttentionInt8<'_, T> {
         let mut work = Work::<L> {
             rows,
             q: scratch.take_of(dim.div_ceil(STEPS) * rows),
-            scores: scratch.take_rows(rows),
+            products: scratch.take_of(rows),
             weights: scratch.take_of(rows),
             sums: scratch.take_rows(columns * rows),
             factor: scratch.take(rows),
             m: scratch.take(rows),
             l: scratch.take(rows),
+            total: scratch.take(rows),
             old: scratch.take(rows),
             part: scratch.take(rows),
         };
@@ -93,9 +96,9 @@ impl<T: Element> AttentionInt8<'_, T> {
         for start in (0..p.kv_rows).step_by(TILE) {
             let keys = TILE.min(p.kv_rows - start);
             for row in (0..rows).step_by(ROWS) {
-                work.score::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
+                work.multiply_keys::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
             }
-            work.weigh(keys);
+            work.weigh(&codes, start, keys);
             for row in (0..rows).step_by(ROWS) {
                 let values = |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
                 let mut column = 0;
@@ -159,9 +162,9 @@ impl<T: Element> AttentionInt8<'_, T> {
 }
 
 impl<L: Left> Work<'_, L> {
-    /// The scores of `ROWS` query rows for the tile of keys from `start` on.
+    /// The products of `ROWS` query rows with the tile of keys from `start` on.
     #[inline(always)]
-    fn score<const ROWS: usize, const PANELS: usize>(
+    fn multiply_keys<const ROWS: usize, const PANELS: usize>(
         &mut self,
         kernels: Kernels,
         codes: &Head,
@@ -179,44 +182,42 @@ impl<L: Left> Work<'_, L> {
                 L::multiply::<ROWS, PANELS, _>(kernels, q, keys, sums.each_mut());
             }
             for (p, sums) in sums.iter().enumerate() {
-                let first = (panel + p) * PANEL;
-                let scales: &[f32; PANEL] = codes.k_scale[start + first..].first_chunk().expect("keys are padded");
-                let offsets: &[i32; PANEL] = codes.k_offset[start + first..].first_chunk().expect("keys are padded");
-                for (i, sums) in sums.iter().enumerate() {
-                    let factor = self.factor[row + i];
-                    let scores: &mut [f32; PANEL] =
-                        self.scores[row + i][first..].first_chunk_mut().expect("a tile is whole panels");
-                    for lane in 0..PANEL {
-                        scores[lane] = (sums[lane] - offsets[lane]) as f32 * (factor * scales[lane]);
-                    }
+                for (products, sums) in self.products[row..].iter_mut().zip(sums) {
+                    products[(panel + p) * PANEL..][..PANEL].copy_from_slice(sums);
                 }
             }
         }
     }
 
-    /// Turns the scores of `keys` keys into weights, and brings each row's maximum and sum up to date.
+    /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
-    fn weigh(&mut self, keys: usize) {
+    fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
+        let width = keys.next_multiple_of(PANEL);
+        let (scales, offsets) = (&codes.k_scale[start..][..width], &codes.k_offset[start..][..width]);
+        let (mut scores, mut weights) = ([0.0; TILE], [0; TILE]);
         for row in 0..self.rows {
-            let scores = &mut self.scores[row];
+            let (scores, factor) = (&mut scores[..width], self.factor[row]);
+            for (((score, product), offset), scale) in
+                scores.iter_mut().zip(&self.products[row]).zip(offsets).zip(scales)
+            {
+                *score = (product - offset) as f32 * (factor * scale);
+            }
             scores[keys..].fill(f32::NEG_INFINITY);
             let t = lanes::max(scores);
             let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
-            let mut codes = [0; TILE];
-            for (code, score) in codes.iter_mut().zip(&*scores) {
-                *code = weight_code(*score - t);
+            for (weight, score) in weights.iter_mut().zip(&*scores) {
+                *weight = weight_code(*score - t);
             }
-            let mut sum = 0;
-            for code in &codes {
-                sum += u32::from(*code);
+            let mut total = 0;
+            for weight in &weights[..width] {
+                total += u32::from(*weight);
             }
-            L::fill(&codes, &mut self.weights[row]);
+            L::fill(&weights, &mut self.weights[row]);
+            self.total[row] = total as f32;
             let new = math::max(self.m[row], t);
             self.old[row] = self.m[row] - new;
             self.part[row] = t - new;
             self.m[row] = new;
-            // For the moment; the sum joins `l` below.
-            self.scores[row][0] = sum as f32;
         }
         for old in self.old.iter_mut() {
             *old = math::exp(*old * LN_2);
@@ -225,7 +226,7 @@ impl<L: Left> Work<'_, L> {
             *part = math::exp(*part * LN_2);
         }
         for row in 0..self.rows {
-            self.l[row] = self.scores[row][0].mul_add(self.part[row], self.l[row] * self.old[row]);
+            self.l[row] = self.total[row].mul_add(self.part[row], self.l[row] * self.old[row]);
         }
     }
 
@@ -245,9 +246,11 @@ impl<L: Left> Work<'_, L> {
             let sums = &mut self.sums[(column + p) * self.rows + row..][..ROWS];
             for (i, (sums, products)) in sums.iter_mut().zip(products).enumerate() {
                 let (old, part) = (self.old[row + i], self.part[row + i]);
+                let mut values = *sums;
                 for lane in 0..PANEL {
-                    sums[lane] = (products[lane] as f32).mul_add(part, sums[lane] * old);
+                    values[lane] = (products[lane] as f32).mul_add(part, values[lane] * old);
                 }
+                *sums = values;
             }
         }
     }
