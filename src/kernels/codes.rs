@@ -118,9 +118,9 @@ impl Range {
     pub fn widen(&mut self, values: &[f32]) {
         let (chunks, rest) = values.as_chunks::<PANEL>();
         for chunk in chunks {
-            for i in 0..PANEL {
-                self.lo[i] = min(chunk[i], self.lo[i]);
-                self.hi[i] = math::max(chunk[i], self.hi[i]);
+            for ((x, lo), hi) in chunk.iter().zip(&mut self.lo).zip(&mut self.hi) {
+                *lo = min(*x, *lo);
+                *hi = math::max(*x, *hi);
             }
         }
         for (i, x) in rest.iter().enumerate() {
@@ -180,7 +180,7 @@ impl<'a> Codes<'a> {
 /// [`codes_bytes`], if it fits.
 pub(crate) fn size(check: &Check, rows: usize, c: usize, per_row: bool) -> Result<usize, ArgumentError> {
     // Eight bytes and more for a row's pair.
-    check.size("rows", &[rows, c.checked_add(2 * ALIGN).unwrap_or(usize::MAX)])?;
+    check.size("rows", &[rows, c.saturating_add(2 * ALIGN)])?;
     Ok(codes_bytes(rows, c, per_row))
 }
 

@@ -89,10 +89,12 @@ struct Split {
 
 impl Split {
     fn of(rows: usize, panels: usize) -> Self {
-        let mut split = Self { rows: BLOCK_ROWS, panels: GROUP_PANELS };
+        // Groups of about one size, and even: a GEGLU's panels stay in pairs.
+        let groups = panels.div_ceil(GROUP_PANELS);
+        let mut split = Self { rows: BLOCK_ROWS, panels: panels.div_ceil(groups).next_multiple_of(2) };
         while split.tasks(rows, panels) < ENOUGH_TASKS {
             if split.panels > 4 {
-                split.panels /= 2;
+                split.panels = (split.panels / 2).next_multiple_of(2);
             } else if split.rows > 24 {
                 split.rows /= 2;
             } else if split.panels > 2 {

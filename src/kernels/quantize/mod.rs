@@ -65,7 +65,7 @@ impl<'a, T: Element> Quantize<'a, T> {
         let x2 = x2.unwrap_or(&[]);
         check.that("rows", rows > 0)?;
         check.that("c", c > 0)?;
-        let width = check.size("c2", &[1, c.checked_add(c2).unwrap_or(usize::MAX)])?;
+        let width = check.size("c2", &[1, c.saturating_add(c2)])?;
         check.len("out", out.len(), codes::size(&check, rows, width, per_row)?)?;
         check.len("x", x.len(), rows * c)?;
         check.len("x2", x2.len(), rows * c2)?;

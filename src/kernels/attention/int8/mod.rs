@@ -190,7 +190,7 @@ impl<'a, T: Element> AttentionInt8<'a, T> {
         // So that a product of codes fits into 32 bits.
         check.that("head_dim", params.head_dim <= 1 << 16)?;
         let float = Attention::new(kernels, params, super::AttentionOperands { q, k, v, mask: None, out })?;
-        let padded = params.kv_rows.checked_add(TILE).unwrap_or(usize::MAX);
+        let padded = params.kv_rows.saturating_add(TILE);
         check.size("kv_rows", &[params.heads, padded, params.head_dim + 3 * PANEL])?;
         check.len("codes", codes.len(), codes_len(&params))?;
         Ok(Self { float, codes: Output::new(codes) })
