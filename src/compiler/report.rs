@@ -1,5 +1,8 @@
 //! What the compiler chose and why, for people and for programs.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
 use std::path::Path;
 

@@ -74,7 +74,7 @@ fn a_package_holds_every_program_and_the_card() {
     }
     let card: serde_json::Value = serde_json::from_str(package.card()).unwrap();
     assert_eq!(card["name"], "tiny");
-    assert_eq!(card["precision"], "f16");
+    assert_eq!(card["precision"], "int8");
     assert_eq!(card["vae_scaling_factor"], 0.18215);
     let defaults = serde_json::json!({"steps": 4, "width": 32, "height": 16, "guidance_scale": 7.5, "sampler": "ddim"});
     assert_eq!(card["defaults"], defaults);
@@ -105,6 +105,39 @@ fn without_sizes_it_is_the_models_own() {
 }
 
 #[test]
+fn a_report_says_what_each_layer_is_and_the_package_has_its_stages() {
+    let folder = source("ts17");
+    let (output, path) = (folder.path().join("out.kiln"), folder.path().join("report.json"));
+    let mut options = CompileOptions::new(folder.path(), &output);
+    options.report = Some(path.clone());
+    let heard = RefCell::new(Vec::new());
+    options.dump = Some("staging".into());
+    compile(&options, &mut |p| match p {
+        Progress::Measuring(part) => heard.borrow_mut().push(part.to_owned()),
+        Progress::Graph { graph, .. } => heard.borrow_mut().push(graph.inputs.len().to_string()),
+        _ => (),
+    })
+    .unwrap();
+    assert_eq!(heard.borrow()[..4], ["text_encoder", "unet", "vae_decoder", "vae_encoder"]);
+    assert_eq!(heard.borrow().len(), 4 + 6);
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let unet = &report["graphs"][1];
+    let layers = unet["layers"].as_array().unwrap();
+    let precision = |name: &str| layers.iter().find(|l| l["name"] == name).unwrap()["precision"].clone();
+    assert_eq!(precision("conv_in"), "f16");
+    assert_eq!(precision("down_blocks.0.resnets.0.conv1"), "int8");
+    assert!(unet["decibels"].as_array().unwrap().iter().all(|db| db.as_f64().unwrap() > 20.0), "{}", unet["decibels"]);
+
+    let bytes = std::fs::read(&output).unwrap();
+    let package = Package::open(&bytes).unwrap();
+    for stage in [Stage::Prompt, Stage::Timestep, Stage::Step] {
+        let program = package.find(GraphKind::Unet, stage, 32, 32).unwrap();
+        assert_eq!(program.max_chunks(), if stage == Stage::Timestep { 1 } else { 3 }, "{stage:?}");
+    }
+    assert!(package.find(GraphKind::Unet, Stage::Whole, 32, 32).is_none());
+}
+
+#[test]
 fn mistakes_are_told_and_nothing_is_written() {
     let folder = source("ts14");
     let output = folder.path().join("out.kiln");
@@ -120,6 +153,10 @@ fn mistakes_are_told_and_nothing_is_written() {
     assert!(error.contains("33x32, 0x8") && error.contains("multiples of 8"), "{error}");
     let error = with(&|o| o.dump = Some("fuse-everything".into()));
     assert!(error.contains("fuse-everything") && error.contains("fuse-attention"), "{error}");
+    let report = |o: &mut CompileOptions| (o.report, o.precision) = (Some("/nowhere/report".into()), Precision::F16);
+    assert!(with(&report).contains("only --precision int8"));
+    assert!(with(&|o| o.report = Some("/nowhere/report".into())).contains("/nowhere/report"));
+    assert!(with(&|o| o.max_chunks = 0).contains("from 1 to 64"));
     assert!(with(&|o| o.stop_after = Some(99)).contains("there are 15 passes"));
     assert!(with(&|o| o.source = "/nowhere".into()).contains("/nowhere"));
     let error = with(&|o| o.output = "/nowhere/out.kiln".into());

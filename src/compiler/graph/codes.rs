@@ -81,3 +81,6 @@ pub(crate) fn represent_weight(weight: &mut [f32], k: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

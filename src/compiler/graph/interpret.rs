@@ -190,6 +190,10 @@ impl Graph {
                 codes::represent_rows(&mut out, set);
                 out
             }
+            Op::Attention { heads, scale, integers: true, .. } => {
+                let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
+                integer_attention(x, k, v, c, *heads, *scale)
+            }
             Op::Attention { heads, scale, causal, .. } => {
                 let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
                 attention(x, k, v, c, *heads, *scale, *causal, data("mask"))
@@ -436,6 +440,38 @@ fn attention(
         let out = &mut out[i * c + h * d..][..d];
         for (j, p) in scores.iter().enumerate() {
             out.iter_mut().zip(&v[j * c + h * d..][..d]).for_each(|(o, v)| *o += p * v);
+        }
+    }
+    out
+}
+
+/// As the kernels', but that a code of a weight is relative to the largest score of all, not to the largest so far.
+fn integer_attention(q: &[f32], k: &[f32], v: &[f32], c: usize, heads: usize, scale: f32) -> Vec<f32> {
+    let (rows, d) = (k.len() / c, c / heads);
+    let mut k = k.to_vec();
+    for column in 0..c {
+        let mean = (0..rows).map(|j| f64::from(k[j * c + column])).sum::<f64>() / rows as f64;
+        (0..rows).for_each(|j| k[j * c + column] -= mean as f32);
+    }
+    // Rows of heads, and columns of values.
+    let mut q = q.to_vec();
+    codes::represent_weight(&mut q, d);
+    codes::represent_weight(&mut k, d);
+    let turn = |x: &[f32], shape: [usize; 2]| View::dense(&shape).transpose(&[1, 0]).gather(x);
+    let mut columns = turn(v, [rows, c]);
+    codes::represent_weight(&mut columns, rows);
+    let v = turn(&columns, [c, rows]);
+    let mut out = vec![0.0; q.len()];
+    for (i, h) in (0..q.len() / c).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+        let q = &q[i * c + h * d..][..d];
+        let dot = |j: usize| q.iter().zip(&k[j * c + h * d..][..d]).map(|(q, k)| q * k).sum::<f32>() * scale;
+        let scores: Vec<f32> = (0..rows).map(dot).collect();
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f32> = scores.iter().map(|s| ((s - most).exp() * 255.0).round_ties_even()).collect();
+        let sum: f32 = weights.iter().sum();
+        let out = &mut out[i * c + h * d..][..d];
+        for (j, p) in weights.iter().enumerate() {
+            out.iter_mut().zip(&v[j * c + h * d..][..d]).for_each(|(o, v)| *o += p / sum * v);
         }
     }
     out

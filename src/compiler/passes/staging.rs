@@ -7,6 +7,9 @@
 //! becomes a prompt graph whose output is `to_k`, and a step graph whose input is. What crosses is of floats: codes stay
 //! in the stage of their reader.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use crate::graph::{Graph, Op, ValueId};
@@ -56,11 +59,6 @@ fn needs(graph: &Graph) -> Vec<Needs> {
         needs[node.output.index()] = all;
     }
     needs
-}
-
-/// Which values depend on the timestep alone, by value index.
-pub(crate) fn on_timestep_alone(graph: &Graph) -> Vec<bool> {
-    needs(graph).into_iter().map(|needs| needs == Needs::Timestep).collect()
 }
 
 /// Splits a graph. Every value that crosses has a name of its own: an output of one stage and an input of the step have

@@ -3,7 +3,6 @@
 //! A product stays in sixteen bits
 //! - if its weights are not constants, or its `x` is one;
 //! - if it has fewer than 8 inputs or outputs, or more inputs than an integer sum can hold;
-//! - if it depends on the timestep alone: it runs once for a whole step, on one row;
 //! - if, at any of the calibration inputs, its signal-to-noise is below [`LEAST_DECIBELS`].
 //!
 //! All others are of 8-bit integers.
@@ -34,8 +33,6 @@ pub enum Reason {
     FewOutputs,
     /// It has more inputs than an integer sum holds.
     ManyInputs,
-    /// It depends on the timestep alone.
-    Timestep,
 }
 
 impl fmt::Display for Reason {
@@ -47,7 +44,6 @@ impl fmt::Display for Reason {
             Reason::FewInputs => "few inputs",
             Reason::FewOutputs => "few outputs",
             Reason::ManyInputs => "many inputs",
-            Reason::Timestep => "timestep alone",
         })
     }
 }
@@ -64,9 +60,8 @@ fn channels(graph: &Graph, id: NodeId) -> [usize; 2] {
     [shape.get(1).copied().unwrap_or(0), shape.first().copied().unwrap_or(0)]
 }
 
-/// Why a product cannot be of integers whatever its error; `None` if it can. `alone` tells which values depend on the
-/// timestep alone.
-pub(crate) fn excluded(graph: &Graph, id: NodeId, alone: &[bool]) -> Option<Reason> {
+/// Why a product cannot be of integers whatever its error; `None` if it can.
+pub(crate) fn excluded(graph: &Graph, id: NodeId) -> Option<Reason> {
     let node = graph.node(id);
     let constant = |slot: &str| node.input(slot).is_some_and(|value| graph.value(value).weight().is_some());
     if !constant("weight") || constant("x") || constant("x2") {
@@ -74,9 +69,7 @@ pub(crate) fn excluded(graph: &Graph, id: NodeId, alone: &[bool]) -> Option<Reas
     }
     let [inputs, outputs] = channels(graph, id);
     let weight = node.input("weight").map_or(0, |weight| graph.value(weight).len());
-    if alone[node.output.index()] {
-        Some(Reason::Timestep)
-    } else if inputs < LEAST_CHANNELS {
+    if inputs < LEAST_CHANNELS {
         Some(Reason::FewInputs)
     } else if outputs < LEAST_CHANNELS {
         Some(Reason::FewOutputs)

@@ -282,7 +282,7 @@ impl Evaluator {
                 self.launch(kernels::Linear::new(self.kernels, params, operands), node)?;
                 Ok(result)
             }
-            Op::Attention { heads, scale, causal, .. } => {
+            Op::Attention { heads, scale, causal, integers: false } => {
                 let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
                 let params = kernels::AttentionParams {
                     q_rows: x.len() / c,

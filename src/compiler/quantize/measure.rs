@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, InterpretError, NodeId, Tensor};
-use crate::passes::staging;
 
 use super::QuantizeError;
 use super::choose::{self, Reason};
@@ -25,10 +24,9 @@ pub(crate) fn measure(
     inputs: &[Vec<Tensor>],
     evaluator: &Evaluator,
 ) -> Result<(Vec<Product>, Vec<Vec<Tensor>>), QuantizeError> {
-    let alone = staging::on_timestep_alone(graph);
     let ids = choose::products(graph);
     let excluded: HashMap<NodeId, Reason> =
-        ids.iter().filter_map(|id| Some((*id, choose::excluded(graph, *id, &alone)?))).collect();
+        ids.iter().filter_map(|id| Some((*id, choose::excluded(graph, *id)?))).collect();
     let candidates: HashSet<NodeId> = ids.iter().copied().filter(|id| !excluded.contains_key(id)).collect();
     let quantized = insert(graph, &candidates)?;
     // Products keep their order, so the numbers of one graph lead to those of the other.
