@@ -12,7 +12,7 @@ use std::fmt;
 use crate::graph::{Graph, NodeId, Op};
 
 /// A layer whose own result is worse than this stays in sixteen bits.
-pub const LEAST_DECIBELS: f64 = 20.0;
+pub const LEAST_DECIBELS: f64 = 25.0;
 /// Fewer inputs or outputs than these are not worth integers.
 const LEAST_CHANNELS: usize = 8;
 /// The most products of a difference of codes and an integer weight whose sum `i32` holds.

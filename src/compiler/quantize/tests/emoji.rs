@@ -86,3 +86,16 @@ fn the_embedded_model_stays_faithful() {
     }
     assert!(worst.is_empty(), "{worst:?}");
 }
+
+#[test]
+fn the_embedded_model_is_small() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("emoji.kiln");
+    let options = crate::CompileOptions::new(root().join("models/emoji"), &output);
+    let compiled = crate::compile(&options, &mut |_| ()).unwrap();
+    let bytes = std::fs::read(&output).unwrap();
+    let weights = kiln_package::Package::open(&bytes).unwrap().weights().len();
+    println!("{weights} bytes of weights in {} of package", compiled.bytes);
+    // 13.3 million parameters, the embeddings' in 16 bits.
+    assert!(weights < 14_600_000, "{weights}");
+}
