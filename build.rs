@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=KILN_MODEL");
-    let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("model.kiln");
+    let output =
+        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("model.kiln");
     if let Err(error) = embed(&output) {
         println!("cargo::error={}", error.replace('\n', " "));
     }
@@ -18,7 +19,9 @@ fn embed(output: &std::path::Path) -> Result<(), String> {
         Some(ready) if wanted => {
             println!("cargo::rerun-if-changed={}", ready.display());
             let copied = std::fs::copy(&ready, output);
-            copied.map(|_| ()).map_err(|error| format!("KILN_MODEL={}: {error}", ready.display()))
+            copied
+                .map(|_| ())
+                .map_err(|error| format!("KILN_MODEL={}: {error}", ready.display()))
         }
         None if wanted => compile(output),
         _ => Ok(()),
@@ -31,7 +34,9 @@ fn compile(output: &std::path::Path) -> Result<(), String> {
 
     println!("cargo::rerun-if-changed=models/emoji");
     let options = CompileOptions::new("models/emoji", output);
-    compile(&options, &mut |_| {}).map(|_| ()).map_err(|error| format!("models/emoji: {error}"))
+    compile(&options, &mut |_| {})
+        .map(|_| ())
+        .map_err(|error| format!("models/emoji: {error}"))
 }
 
 #[cfg(not(feature = "embedded-model"))]

@@ -15,7 +15,9 @@ fn main() {
         let mut problem = kernel.row.problem(&mut Random::new(1), Size::Typical);
         let mut group = criterion.benchmark_group(kernel.row.op);
         group.throughput(Throughput::Elements(problem.work()));
-        group.bench_function(kernel.to_string(), |bencher| bencher.iter(|| problem.run(kernel.kernels, 1)));
+        group.bench_function(kernel.to_string(), |bencher| {
+            bencher.iter(|| problem.run(kernel.kernels, 1))
+        });
     }
     criterion.final_summary();
 }

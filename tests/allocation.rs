@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use kiln::runtime::{Data, Model, Session, SessionOptions, Silent};
 use kiln_package::{
-    Activation, Attention, Conv2d, DType, GraphKind, GroupNorm, LayerNorm, Layout, Linear, Op, Operand, PackageWriter,
-    PortRecord, ProgramRecord, Role, Space, Stage, StepRecord,
+    Activation, Attention, Conv2d, DType, GraphKind, GroupNorm, LayerNorm, Layout, Linear, Op,
+    Operand, PackageWriter, PortRecord, ProgramRecord, Quantize, Role, Stage, StepRecord,
 };
 
 /// The system's allocator, counting.
@@ -38,9 +38,66 @@ static ALLOCATOR: Counting = Counting;
 const ROWS: u32 = 16 * 16;
 const CHANNELS: u32 = 48;
 
-/// A chain of operators, each on the one before: a residual block and an attention over its pixels.
-fn package() -> Vec<u8> {
-    let conv = Conv2d {
+/// A chain of operators, each on the one before: a residual block and an attention over its pixels, in `f16`.
+fn floats() -> Vec<Op> {
+    vec![
+        Op::GroupNorm(norm(false)),
+        Op::Conv2d(conv()),
+        Op::LayerNorm(LayerNorm {
+            rows: ROWS,
+            c: CHANNELS,
+            eps: 1e-5,
+            quantized: false,
+        }),
+        Op::Attention(attention(false)),
+        Op::Linear(linear(Activation::Geglu)),
+    ]
+}
+
+/// The same in codes, as far as there are any.
+fn codes() -> Vec<Op> {
+    vec![
+        Op::GroupNorm(norm(true)),
+        Op::Conv2d(conv()),
+        Op::LayerNorm(LayerNorm {
+            rows: ROWS,
+            c: CHANNELS,
+            eps: 1e-5,
+            quantized: true,
+        }),
+        Op::Linear(linear(Activation::Geglu)),
+        Op::Attention(attention(true)),
+        Op::Quantize(Quantize {
+            rows: ROWS,
+            c: CHANNELS,
+            c2: 0,
+            per_row: true,
+        }),
+        Op::Linear(linear(Activation::None)),
+        Op::Quantize(Quantize {
+            rows: ROWS,
+            c: CHANNELS,
+            c2: 0,
+            per_row: false,
+        }),
+        Op::Conv2d(conv()),
+    ]
+}
+
+fn norm(quantized: bool) -> GroupNorm {
+    GroupNorm {
+        rows: ROWS,
+        c: CHANNELS,
+        c2: 0,
+        groups: 8,
+        eps: 1e-5,
+        activation: Activation::Silu,
+        quantized,
+    }
+}
+
+fn conv() -> Conv2d {
+    Conv2d {
         in_h: 16,
         in_w: 16,
         in_c: CHANNELS,
@@ -55,8 +112,11 @@ fn package() -> Vec<u8> {
         pad_top: 1,
         pad_left: 1,
         activation: Activation::None,
-    };
-    let attention = Attention {
+    }
+}
+
+fn attention(integers: bool) -> Attention {
+    Attention {
         q_rows: ROWS,
         kv_rows: ROWS,
         heads: 3,
@@ -66,39 +126,82 @@ fn package() -> Vec<u8> {
         v_stride: CHANNELS,
         scale: 0.25,
         causal: false,
-    };
-    let norm = GroupNorm { rows: ROWS, c: CHANNELS, c2: 0, groups: 8, eps: 1e-5, activation: Activation::Silu };
-    let ops = [
-        Op::GroupNorm(norm),
-        Op::Conv2d(conv),
-        Op::LayerNorm(LayerNorm { rows: ROWS, c: CHANNELS, eps: 1e-5 }),
-        Op::Attention(attention),
-        Op::Linear(Linear { rows: ROWS, k: CHANNELS, k2: 0, n: CHANNELS, activation: Activation::Geglu }),
-    ];
+        integers,
+    }
+}
+
+fn linear(activation: Activation) -> Linear {
+    Linear {
+        rows: ROWS,
+        k: CHANNELS,
+        k2: 0,
+        n: CHANNELS,
+        activation,
+    }
+}
+
+/// Weights of a type: neither zeros nor large.
+fn fill(dtype: DType, bytes: u64) -> Vec<u8> {
+    let byte = |n: u64| (n * 7) as u8;
+    match dtype {
+        DType::F16 => (0..bytes)
+            .map(|n| if n % 2 == 0 { byte(n) } else { 0x20 })
+            .collect(),
+        DType::I8 => (0..bytes).map(byte).collect(),
+        _ => (0..bytes / 4)
+            .flat_map(|_| {
+                if dtype == DType::F32 {
+                    0.001_f32.to_le_bytes()
+                } else {
+                    [1, 0, 0, 0]
+                }
+            })
+            .collect(),
+    }
+}
+
+fn package(ops: Vec<Op>) -> Vec<u8> {
     let picture = u64::from(ROWS * CHANNELS) * 2;
     let mut end = picture;
-    let mut weight_bytes = 0;
+    let mut weights: Vec<u8> = Vec::new();
     let mut x = Operand::arena(DType::F16, 0, picture);
     let mut steps = Vec::new();
     for op in ops {
+        let of_codes = op.takes_codes() && x.dtype == DType::U8;
         let operand = |slot: &kiln_package::Slot| {
-            let required = op.requirement(slot.name).expect("a possible size");
-            let Some(required) = required.filter(|required| !required.optional) else { return Operand::EMPTY };
-            let (dtype, bytes) = (required.holds.dtype(DType::F16), required.bytes(DType::F16).expect("small"));
-            let take = |end: &mut u64| {
-                let offset = *end;
-                *end = (offset + bytes).next_multiple_of(64);
-                offset
+            let required = op
+                .requirement_with(slot.name, of_codes)
+                .expect("a possible size");
+            let Some(required) = required.filter(|required| !required.optional) else {
+                return Operand::EMPTY;
             };
+            let (dtype, bytes) = (
+                required.holds.dtype(DType::F16),
+                required.bytes(DType::F16).expect("small"),
+            );
             match (slot.role, required.space) {
-                (Role::Output | Role::Scratch, _) => Operand::arena(dtype, take(&mut end), bytes),
-                (_, Some(Space::Weights)) => Operand::weights(dtype, take(&mut weight_bytes), bytes),
+                (Role::Output | Role::Scratch, _) => {
+                    let offset = end;
+                    end = (offset + bytes).next_multiple_of(64);
+                    Operand::arena(dtype, offset, bytes)
+                }
+                _ if ["weight", "scale", "sums"].contains(&slot.name) => {
+                    weights.resize(weights.len().next_multiple_of(64), 0);
+                    let offset = weights.len() as u64;
+                    weights.extend(fill(dtype, bytes));
+                    Operand::weights(dtype, offset, bytes)
+                }
                 _ => x,
             }
         };
         let operands: Vec<_> = op.slots().iter().map(operand).collect();
         x = *operands.last().expect("the output");
-        steps.push(StepRecord { op, operands, name: op.name().to_lowercase() });
+        steps.push(StepRecord {
+            op,
+            operands,
+            name: op.name().to_lowercase(),
+            per_chunk: false,
+        });
     }
     let port = |name: &str, operand: Operand| PortRecord {
         name: name.into(),
@@ -107,6 +210,7 @@ fn package() -> Vec<u8> {
         shape: vec![1, CHANNELS, 16, 16],
         offset: operand.offset,
         bytes: operand.bytes,
+        per_chunk: false,
     };
     let program = ProgramRecord {
         graph: GraphKind::Unet,
@@ -115,11 +219,12 @@ fn package() -> Vec<u8> {
         width: 128,
         arena_bytes: end,
         thread_scratch_bytes: 1 << 20,
+        pinned_bytes: 0,
+        max_chunks: 1,
         inputs: vec![port("sample", Operand::arena(DType::F16, 0, picture))],
         outputs: vec![port("out_sample", x)],
         steps,
     };
-    let weights: Vec<u8> = (0..weight_bytes).map(|n| if n % 2 == 0 { (n * 7) as u8 } else { 0x20 }).collect();
     let writer = PackageWriter {
         card: "{}".into(),
         scheduler: "{}".into(),
@@ -138,28 +243,44 @@ fn settle() {
     }
 }
 
+/// One test in this file: another one would allocate meanwhile.
 #[test]
 fn an_evaluation_allocates_nothing() {
+    for ops in [floats(), codes()] {
+        evaluate(ops);
+    }
+}
+
+fn evaluate(ops: Vec<Op>) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(&package()).expect("room");
+    file.write_all(&package(ops)).expect("room");
     let model = Model::open(file.path()).expect("a valid package");
     let unet = model.find(GraphKind::Unet, 128, 128).expect("there");
-    let sample: Vec<f32> = (0..ROWS * CHANNELS).map(|n| (n % 97) as f32 / 97.0).collect();
+    let sample: Vec<f32> = (0..ROWS * CHANNELS)
+        .map(|n| (n % 97) as f32 / 97.0)
+        .collect();
     let mut out = vec![0.0; sample.len()];
     settle();
     for threads in [1, 3] {
-        let options = SessionOptions { threads: NonZeroUsize::new(threads), ..SessionOptions::default() };
+        let options = SessionOptions {
+            threads: NonZeroUsize::new(threads),
+            ..SessionOptions::default()
+        };
         let mut session = Session::new(&model, &[(unet, 2)], &options).expect("little memory");
         // The first evaluation also verifies the weights.
         for round in 0..3 {
             let before = ALLOCATIONS.load(Ordering::SeqCst);
             let mut evaluation = session.prepare(unet, 2).expect("planned");
             for lane in 0..2 {
-                evaluation.input(lane, "sample", &[1, 48, 16, 16], Data::F32(&sample)).expect("its shape");
+                evaluation
+                    .input(lane, "sample", &[1, 48, 16, 16], Data::F32(&sample))
+                    .expect("its shape");
             }
             let mut outputs = evaluation.run(&mut Silent).expect("a valid program");
             for lane in 0..2 {
-                outputs.read(lane, "out_sample", &mut out).expect("its size");
+                outputs
+                    .read(lane, "out_sample", &mut out)
+                    .expect("its size");
             }
             let after = ALLOCATIONS.load(Ordering::SeqCst);
             assert_eq!(after - before, 0, "{threads} threads, evaluation {round}");

@@ -20,7 +20,12 @@ fn folder() -> TempDir {
 }
 
 fn kiln(folder: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("kiln").expect("the command").current_dir(folder).args(arguments).output().expect("it runs")
+    Command::cargo_bin("kiln")
+        .expect("the command")
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .expect("it runs")
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -30,7 +35,13 @@ fn text(bytes: &[u8]) -> &str {
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .expect("a folder")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names
@@ -39,7 +50,11 @@ fn names(folder: &Path) -> Vec<String> {
 /// The command succeeds; gives its standard output.
 fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     let output = kiln(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        text(&output.stderr)
+    );
     text(&output.stdout).to_owned()
 }
 
@@ -49,9 +64,15 @@ fn fails(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
     let output = kiln(folder, arguments);
     let line = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
-    assert!(line.starts_with("kiln: ") && line.trim_end().lines().count() == 1, "{arguments:?}: {line}");
+    assert!(
+        line.starts_with("kiln: ") && line.trim_end().lines().count() == 1,
+        "{arguments:?}: {line}"
+    );
     for part in parts {
-        assert!(line.contains(part), "{arguments:?}: `{part}` is not in: {line}");
+        assert!(
+            line.contains(part),
+            "{arguments:?}: `{part}` is not in: {line}"
+        );
     }
     assert_eq!(text(&output.stdout), "", "{arguments:?}");
     assert_eq!(names(folder), before, "{arguments:?}");
@@ -62,12 +83,19 @@ fn draw<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn png_texts(path: &Path) -> BTreeMap<String, String> {
-    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).expect("a file")));
+    let decoder = png::Decoder::new(std::io::BufReader::new(
+        fs::File::open(path).expect("a file"),
+    ));
     let reader = decoder.read_info().expect("a PNG");
     let info = reader.info();
-    let plain = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
-    let international =
-        info.utf8_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().expect("UTF-8 text")));
+    let plain = info
+        .uncompressed_latin1_text
+        .iter()
+        .map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let international = info
+        .utf8_text
+        .iter()
+        .map(|chunk| (chunk.keyword.clone(), chunk.get_text().expect("UTF-8 text")));
     plain.chain(international).collect()
 }
 
@@ -81,15 +109,34 @@ fn draws_into_a_file_named_after_the_prompt() {
     }
     let read = |name| fs::read(folder.path().join(name)).expect("a picture");
     assert_eq!(read("a-red-apple.png"), read("a-red-apple-2.png"));
-    assert_eq!(names(folder.path()), ["a-red-apple-2.png", "a-red-apple-3.png", "a-red-apple.png", "toy.kiln"]);
+    assert_eq!(
+        names(folder.path()),
+        [
+            "a-red-apple-2.png",
+            "a-red-apple-3.png",
+            "a-red-apple.png",
+            "toy.kiln"
+        ]
+    );
 }
 
 #[test]
 fn a_picture_says_how_it_was_drawn() {
     let folder = folder();
     toy::write(folder.path());
-    let more =
-        ["--seed", "9", "--sampler", "euler-a", "--negative", "blå 🍎", "-o", "x.png", "--size", "96x64", "--quiet"];
+    let more = [
+        "--seed",
+        "9",
+        "--sampler",
+        "euler-a",
+        "--negative",
+        "blå 🍎",
+        "-o",
+        "x.png",
+        "--size",
+        "96x64",
+        "--quiet",
+    ];
     assert_eq!(succeeds(folder.path(), &draw(&more)), "");
     let texts = png_texts(&folder.path().join("x.png"));
     let expected = [
@@ -103,7 +150,12 @@ fn a_picture_says_how_it_was_drawn() {
         ("size", "96x64"),
         ("steps", "4"),
     ];
-    assert_eq!(texts, expected.map(|(key, text)| (key.to_owned(), text.to_owned())).into());
+    assert_eq!(
+        texts,
+        expected
+            .map(|(key, text)| (key.to_owned(), text.to_owned()))
+            .into()
+    );
 }
 
 #[test]
@@ -115,26 +167,43 @@ fn a_random_seed_is_told_and_draws_the_same_again() {
     let seed = object["seed"].as_u64().expect("a seed").to_string();
     assert_eq!(png_texts(&folder.path().join("x.png"))["seed"], seed);
     succeeds(folder.path(), &draw(&["--seed", &seed, "-o", "y.png"]));
-    assert_eq!(fs::read(folder.path().join("x.png")).ok(), fs::read(folder.path().join("y.png")).ok());
+    assert_eq!(
+        fs::read(folder.path().join("x.png")).ok(),
+        fs::read(folder.path().join("y.png")).ok()
+    );
 }
 
 #[test]
 fn several_pictures_count_their_seeds_and_names() {
     let folder = folder();
     toy::write(folder.path());
-    let lines = succeeds(folder.path(), &draw(&["--seed", "5", "-n", "3", "-o", "x.png", "--json"]));
+    let lines = succeeds(
+        folder.path(),
+        &draw(&["--seed", "5", "-n", "3", "-o", "x.png", "--json"]),
+    );
     for (line, number) in lines.lines().zip(1_u64..) {
         let object: Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(object["file"], format!("x-{number}.png"));
         assert_eq!(object["seed"], 4 + number);
-        assert_eq!((&object["width"], &object["height"], &object["steps"]), (&json!(64), &json!(64), &json!(4)));
-        assert_eq!((&object["model"], &object["sampler"]), (&json!("toy"), &json!("ddim")));
+        assert_eq!(
+            (&object["width"], &object["height"], &object["steps"]),
+            (&json!(64), &json!(64), &json!(4))
+        );
+        assert_eq!(
+            (&object["model"], &object["sampler"]),
+            (&json!("toy"), &json!("ddim"))
+        );
     }
-    assert_eq!(names(folder.path()), ["toy.kiln", "x-1.png", "x-2.png", "x-3.png"]);
+    assert_eq!(
+        names(folder.path()),
+        ["toy.kiln", "x-1.png", "x-2.png", "x-3.png"]
+    );
     succeeds(folder.path(), &draw(&["--seed", "6", "-o", "y.png"]));
     let pixels = |name: &str| {
         let file = fs::File::open(folder.path().join(name)).expect("a picture");
-        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().expect("a PNG");
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file))
+            .read_info()
+            .expect("a PNG");
         let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
         reader.next_frame(&mut pixels).expect("pixels");
         pixels
@@ -148,9 +217,15 @@ fn a_long_prompt_says_what_was_cut_off() {
     let folder = folder();
     toy::write(folder.path());
     let prompt = format!("{}blue apple", "red ".repeat(75));
-    let output = kiln(folder.path(), &["draw", &prompt, "-m", "toy.kiln", "-o", "x.png"]);
+    let output = kiln(
+        folder.path(),
+        &["draw", &prompt, "-m", "toy.kiln", "-o", "x.png"],
+    );
     assert!(output.status.success());
-    assert_eq!(text(&output.stderr), "kiln: the prompt is too long for the model, cut off: blue apple\n");
+    assert_eq!(
+        text(&output.stderr),
+        "kiln: the prompt is too long for the model, cut off: blue apple\n"
+    );
 }
 
 /// The same prompt, seed and settings give the same file with any number of threads and any kernels.
@@ -159,10 +234,24 @@ fn threads_and_kernels_do_not_show() {
     let folder = folder();
     toy::write(folder.path());
     let mut pictures = Vec::new();
-    for (threads, isa) in [("1", Some("scalar")), ("3", Some("scalar")), ("1", None), ("2", None), ("3", None)] {
+    for (threads, isa) in [
+        ("1", Some("scalar")),
+        ("3", Some("scalar")),
+        ("1", None),
+        ("2", None),
+        ("3", None),
+    ] {
         let mut command = Command::cargo_bin("kiln").expect("the command");
         command.env_remove("KILN_ISA").current_dir(folder.path());
-        command.args(draw(&["--seed", "1", "--threads", threads, "-o", "x.png", "-q"]));
+        command.args(draw(&[
+            "--seed",
+            "1",
+            "--threads",
+            threads,
+            "-o",
+            "x.png",
+            "-q",
+        ]));
         if let Some(isa) = isa {
             command.env("KILN_ISA", isa);
         }
@@ -177,8 +266,14 @@ fn refuses_what_the_model_does_not_draw() {
     let folder = folder();
     toy::write(folder.path());
     for (more, parts) in [
-        (&["--sampler", "plms"][..], &["--sampler", "plms", "ddim, euler, euler-a"][..]),
-        (&["--size", "100x64"], &["100x64", "multiple of 8", "64x64, 96x64"]),
+        (
+            &["--sampler", "plms"][..],
+            &["--sampler", "plms", "ddim, euler, euler-a"][..],
+        ),
+        (
+            &["--size", "100x64"],
+            &["100x64", "multiple of 8", "64x64, 96x64"],
+        ),
         (&["--size", "64x128"], &["64x128", "64x64, 96x64"]),
         (&["--size", "64"], &["--size", "WIDTHxHEIGHT"]),
         (&["--size", "0x64"], &["--size", "WIDTHxHEIGHT"]),
@@ -188,10 +283,22 @@ fn refuses_what_the_model_does_not_draw() {
         (&["--steps", "1000"], &["1000 steps", "1 to 999"]),
         (&["--steps", "many"], &["--steps"]),
         (&["--seed", "-1"], &["-1"]),
-        (&["--seed", "18446744073709551616"], &["--seed", "18446744073709551615"]),
-        (&["--seed", "18446744073709551615", "-n", "2"], &["seed 18446744073709551615", "count past"]),
-        (&["--guidance-scale", "nan"], &["--guidance-scale", "finite"]),
-        (&["--guidance-scale", "inf"], &["--guidance-scale", "finite"]),
+        (
+            &["--seed", "18446744073709551616"],
+            &["--seed", "18446744073709551615"],
+        ),
+        (
+            &["--seed", "18446744073709551615", "-n", "2"],
+            &["seed 18446744073709551615", "count past"],
+        ),
+        (
+            &["--guidance-scale", "nan"],
+            &["--guidance-scale", "finite"],
+        ),
+        (
+            &["--guidance-scale", "inf"],
+            &["--guidance-scale", "finite"],
+        ),
         (&["--threads", "0"], &["--threads", "1 to 4096"]),
         (&["--threads", "100000"], &["--threads", "1 to 4096"]),
         (&["-n", "0"], &["--count", "from 1 up"]),
@@ -209,11 +316,19 @@ fn refuses_what_the_model_does_not_draw() {
 fn refuses_packages_that_are_missing_or_no_packages() {
     let folder = folder();
     fs::write(folder.path().join("empty.kiln"), b"").expect("a file");
-    fs::write(folder.path().join("text.kiln"), b"this is not a package, but it is long enough to be looked at")
-        .expect("a file");
+    fs::write(
+        folder.path().join("text.kiln"),
+        b"this is not a package, but it is long enough to be looked at",
+    )
+    .expect("a file");
     fs::create_dir(folder.path().join("folder.kiln")).expect("a folder");
     for name in ["missing.kiln", "empty.kiln", "text.kiln", "folder.kiln"] {
-        for command in [&["draw", "cat", "-m", name][..], &["info", name], &["verify", name], &["bench", name]] {
+        for command in [
+            &["draw", "cat", "-m", name][..],
+            &["info", name],
+            &["verify", name],
+            &["bench", name],
+        ] {
             fails(folder.path(), command, 1, &[name]);
         }
     }
@@ -222,25 +337,55 @@ fn refuses_packages_that_are_missing_or_no_packages() {
 #[test]
 fn refuses_packages_whose_sections_make_no_sense() {
     for (card, scheduler, parts) in [
-        (json!({ "defaults": 1 }), json!({}), &["card", "Defaults"][..]),
-        (json!({ "vae_scaling_factor": 0 }), json!({}), &["card", "vae_scaling_factor"]),
-        (json!({ "text": { "max_length": 5, "bos": 1, "eos": 2, "pad": 2 } }), json!({}), &["77 tokens", "5"]),
+        (
+            json!({ "defaults": 1 }),
+            json!({}),
+            &["card", "Defaults"][..],
+        ),
+        (
+            json!({ "vae_scaling_factor": 0 }),
+            json!({}),
+            &["card", "vae_scaling_factor"],
+        ),
+        (
+            json!({ "text": { "max_length": 5, "bos": 1, "eos": 2, "pad": 2 } }),
+            json!({}),
+            &["77 tokens", "5"],
+        ),
         (
             json!({ "defaults": { "steps": 4, "guidance_scale": 3, "sampler": "plms", "width": 64, "height": 64 } }),
             json!({}),
             &["card", "plms", "ddim"],
         ),
-        (json!({}), json!({ "beta_schedule": "other" }), &["scheduler", "beta_schedule", "other"]),
-        (json!({}), json!({ "thresholding": true }), &["scheduler", "thresholding"]),
+        (
+            json!({}),
+            json!({ "beta_schedule": "other" }),
+            &["scheduler", "beta_schedule", "other"],
+        ),
+        (
+            json!({}),
+            json!({ "thresholding": true }),
+            &["scheduler", "thresholding"],
+        ),
     ] {
         let folder = folder();
         toy::write_with(folder.path(), &card, &scheduler);
-        fails(folder.path(), &draw(&[]), 1, &[&["toy.kiln"], parts].concat());
+        fails(
+            folder.path(),
+            &draw(&[]),
+            1,
+            &[&["toy.kiln"], parts].concat(),
+        );
     }
     let folder = folder();
     let text = json!({ "max_length": 77, "bos": 1, "eos": 2, "pad": 99 });
     toy::write_with(folder.path(), &json!({ "text": text }), &json!({}));
-    fails(folder.path(), &draw(&[]), 1, &["input_ids", "99", "vocabulary of 8"]);
+    fails(
+        folder.path(),
+        &draw(&[]),
+        1,
+        &["input_ids", "99", "vocabulary of 8"],
+    );
 }
 
 /// Truncated at 100 places, and a byte changed at 100 places: never a panic, always one line, and no picture.
@@ -263,7 +408,10 @@ fn refuses_damaged_packages() {
             let line = text(&output.stderr);
             match output.status.code() {
                 Some(0) => assert_eq!(line, "", "at {at}"),
-                Some(1) => assert!(line.starts_with("kiln: ") && line.lines().count() == 1, "at {at}: {line}"),
+                Some(1) => assert!(
+                    line.starts_with("kiln: ") && line.lines().count() == 1,
+                    "at {at}: {line}"
+                ),
                 other => panic!("at {at}: {other:?}: {line}"),
             }
         }
@@ -271,7 +419,11 @@ fn refuses_damaged_packages() {
         if verified.status.success() {
             assert!(drawn.status.success(), "at {at}");
         }
-        assert_eq!(names(folder.path()).contains(&"x.png".into()), drawn.status.success(), "at {at}");
+        assert_eq!(
+            names(folder.path()).contains(&"x.png".into()),
+            drawn.status.success(),
+            "at {at}"
+        );
         let _ = fs::remove_file(folder.path().join("x.png"));
     }
 }
@@ -287,7 +439,12 @@ fn weights_are_checked_when_they_are_read() {
     package[start + len / 2] ^= 1;
     fs::write(folder.path().join("toy.kiln"), package).expect("a file");
     fails(folder.path(), &draw(&[]), 1, &["toy.kiln", "checksum"]);
-    fails(folder.path(), &["verify", "toy.kiln"], 1, &["toy.kiln", "checksum"]);
+    fails(
+        folder.path(),
+        &["verify", "toy.kiln"],
+        1,
+        &["toy.kiln", "checksum"],
+    );
 }
 
 #[test]
@@ -312,21 +469,37 @@ fn refuses_places_that_cannot_be_written_to() {
 fn a_full_disk_leaves_nothing_half_written() {
     let folder = folder();
     toy::write(folder.path());
-    fails(folder.path(), &draw(&["-o", "/dev/full"]), 1, &["/dev/full", "No space left"]);
+    fails(
+        folder.path(),
+        &draw(&["-o", "/dev/full"]),
+        1,
+        &["/dev/full", "No space left"],
+    );
 
     // A limit on file sizes fails a write in the middle of the file, as a full disk does.
     fs::write(folder.path().join("x.png"), b"old").expect("a file");
     let command = assert_cmd::cargo::cargo_bin("kiln");
     for more in ["-o x.png", ""] {
-        let script =
-            format!("trap '' XFSZ; ulimit -f 1; exec {} draw -m toy.kiln 'a red apple' {more}", command.display());
-        let output =
-            std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
+        let script = format!(
+            "trap '' XFSZ; ulimit -f 1; exec {} draw -m toy.kiln 'a red apple' {more}",
+            command.display()
+        );
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(folder.path())
+            .output()
+            .expect("sh");
         let line = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        assert!(line.starts_with("kiln: ") && line.contains(".png: File too large"), "{line}");
+        assert!(
+            line.starts_with("kiln: ") && line.contains(".png: File too large"),
+            "{line}"
+        );
         assert_eq!(names(folder.path()), ["toy.kiln", "x.png"]);
-        assert_eq!(fs::read(folder.path().join("x.png")).ok().as_deref(), Some(&b"old"[..]));
+        assert_eq!(
+            fs::read(folder.path().join("x.png")).ok().as_deref(),
+            Some(&b"old"[..])
+        );
     }
 }
 
@@ -343,7 +516,10 @@ fn a_link_stays_and_its_file_is_replaced() {
     succeeds(folder.path(), &draw(&["-o", "x.png"]));
     assert!(folder.path().join("x.png").is_symlink());
     assert!(fs::read(&real).expect("a picture").starts_with(b"\x89PNG"));
-    assert_eq!(fs::metadata(&real).expect("a file").permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        fs::metadata(&real).expect("a file").permissions().mode() & 0o777,
+        0o640
+    );
 }
 
 #[cfg(unix)]
@@ -364,11 +540,21 @@ fn a_signal_ends_a_drawing_without_a_trace() {
         assert!(start.elapsed().as_secs() < 60, "no picture");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill");
     assert!(sent.success());
     let output = child.wait_with_output().expect("it ends");
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(130), "kiln: cancelled\n"));
-    assert!(names(folder.path()).iter().all(|name| !name.ends_with(".tmp")));
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(130), "kiln: cancelled\n")
+    );
+    assert!(
+        names(folder.path())
+            .iter()
+            .all(|name| !name.ends_with(".tmp"))
+    );
     let count = text(&output.stdout).lines().count();
     assert_eq!(names(folder.path()).len(), count + 1);
 }
@@ -378,10 +564,19 @@ fn a_signal_ends_a_drawing_without_a_trace() {
 fn a_closed_output_is_no_error() {
     let folder = folder();
     toy::write(folder.path());
-    let script = format!("{} info toy.kiln --plan | head -1", assert_cmd::cargo::cargo_bin("kiln").display());
-    let output =
-        std::process::Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh");
-    assert_eq!((text(&output.stderr), text(&output.stdout).lines().count()), ("", 1));
+    let script = format!(
+        "{} info toy.kiln --plan | head -1",
+        assert_cmd::cargo::cargo_bin("kiln").display()
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .expect("sh");
+    assert_eq!(
+        (text(&output.stderr), text(&output.stdout).lines().count()),
+        ("", 1)
+    );
 }
 
 #[test]
@@ -403,18 +598,33 @@ fn info_tells_the_model_its_sizes_and_the_memory() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let object: Value = serde_json::from_str(&succeeds(folder.path(), &["info", "--json", "toy.kiln"])).expect("JSON");
+    let object: Value =
+        serde_json::from_str(&succeeds(folder.path(), &["info", "--json", "toy.kiln"]))
+            .expect("JSON");
     assert_eq!(object["card"]["name"], "toy");
     assert_eq!(object["graphs"].as_array().map(Vec::len), Some(7));
     for size in object["sizes"].as_array().expect("sizes") {
         let bytes = |key: &str| size[key].as_u64().expect("bytes");
-        assert_eq!(bytes("total_bytes"), bytes("arena_bytes") + bytes("scratch_bytes") + bytes("weight_bytes"));
+        assert_eq!(
+            bytes("total_bytes"),
+            bytes("arena_bytes") + bytes("scratch_bytes") + bytes("weight_bytes")
+        );
         // The decoder's output alone is 3 planes of f32.
         assert!(bytes("arena_bytes") >= bytes("width") * bytes("height") * 12);
     }
-    let unet = object["graphs"].as_array().and_then(|graphs| graphs.iter().find(|graph| graph["graph"] == "unet"));
-    assert_eq!(unet.expect("a unet")["inputs"]["sample"], json!([1, 4, 8, 8]));
-    fails(folder.path(), &["info", "--json", "--plan", "toy.kiln"], 2, &["--plan"]);
+    let unet = object["graphs"]
+        .as_array()
+        .and_then(|graphs| graphs.iter().find(|graph| graph["graph"] == "unet"));
+    assert_eq!(
+        unet.expect("a unet")["inputs"]["sample"],
+        json!([1, 4, 8, 8])
+    );
+    fails(
+        folder.path(),
+        &["info", "--json", "--plan", "toy.kiln"],
+        2,
+        &["--plan"],
+    );
 }
 
 #[test]
@@ -422,7 +632,12 @@ fn info_draws_the_arena() {
     let folder = folder();
     toy::write(folder.path());
     let said = succeeds(folder.path(), &["info", "--plan", "toy.kiln"]);
-    let unet: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("unet 64x64")).skip(1).take(26).collect();
+    let unet: Vec<&str> = said
+        .lines()
+        .skip_while(|line| !line.starts_with("unet 64x64"))
+        .skip(1)
+        .take(26)
+        .collect();
     // Three steps: the second writes the attention, the third the output; the sample is there from the beginning.
     assert!(unet[0].ends_with("|  █"), "{said}");
     assert!(unet[23].ends_with("|███"), "{said}");
@@ -433,21 +648,49 @@ fn info_draws_the_arena() {
 fn bench_measures_every_graph() {
     let folder = folder();
     toy::write(folder.path());
-    let said =
-        succeeds(folder.path(), &["bench", "toy.kiln", "--json", "--runs", "2", "--threads", "2", "--lanes", "2"]);
+    let said = succeeds(
+        folder.path(),
+        &[
+            "bench",
+            "toy.kiln",
+            "--json",
+            "--runs",
+            "2",
+            "--threads",
+            "2",
+            "--lanes",
+            "2",
+        ],
+    );
     let object: Value = serde_json::from_str(&said).expect("JSON");
     let graphs: Vec<&String> = object.as_object().expect("an object").keys().collect();
-    assert_eq!(graphs, ["text_encoder", "unet", "vae_decoder", "vae_encoder"]);
+    assert_eq!(
+        graphs,
+        ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    );
     for (name, graph) in object.as_object().expect("an object") {
         assert!(graph["seconds"].as_f64().is_some_and(|s| s > 0.0), "{name}");
-        assert!(graph["arena_bytes"].as_u64().is_some_and(|n| n > 0), "{name}");
+        assert!(
+            graph["arena_bytes"].as_u64().is_some_and(|n| n > 0),
+            "{name}"
+        );
     }
     // 64 pixels, 77 tokens, two products of 4 columns; 64 rows of 4 by 4; twice.
     assert_eq!(object["unet"]["macs"], 2 * (64 * 77 * 2 * 4 + 64 * 4 * 4));
     assert_eq!(object["unet"]["operators"]["Attention"]["count"], 1);
     assert!(succeeds(folder.path(), &["bench", "toy.kiln", "--runs", "1"]).contains("GMAC/s"));
-    fails(folder.path(), &["bench", "toy.kiln", "--size", "8x8"], 2, &["8x8", "64x64, 96x64"]);
-    fails(folder.path(), &["bench", "toy.kiln", "--lanes", "3"], 2, &["--lanes"]);
+    fails(
+        folder.path(),
+        &["bench", "toy.kiln", "--size", "8x8"],
+        2,
+        &["8x8", "64x64, 96x64"],
+    );
+    fails(
+        folder.path(),
+        &["bench", "toy.kiln", "--lanes", "3"],
+        2,
+        &["--lanes"],
+    );
 }
 
 /// A safetensors file of zeros.
@@ -455,9 +698,16 @@ fn tensors(path: &Path, tensors: &[(&str, Dtype, &[usize])]) {
     let zeros = vec![0; 1 << 20];
     let views = tensors.iter().map(|&(name, dtype, shape)| {
         let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        (name, TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).expect("a tensor"))
+        (
+            name,
+            TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).expect("a tensor"),
+        )
     });
-    fs::write(path, safetensors::serialize(views, None).expect("safetensors")).expect("a file");
+    fs::write(
+        path,
+        safetensors::serialize(views, None).expect("safetensors"),
+    )
+    .expect("a file");
 }
 
 const UNET: [(&str, Dtype, &[usize]); 3] = [
@@ -467,7 +717,16 @@ const UNET: [(&str, Dtype, &[usize]); 3] = [
 ];
 
 fn run(graph: &str) -> [&str; 8] {
-    ["run", "toy.kiln", "--graph", graph, "--inputs", "in.safetensors", "--output", "out.safetensors"]
+    [
+        "run",
+        "toy.kiln",
+        "--graph",
+        graph,
+        "--inputs",
+        "in.safetensors",
+        "--output",
+        "out.safetensors",
+    ]
 }
 
 #[test]
@@ -476,12 +735,37 @@ fn run_chooses_the_program_by_the_shapes() {
     toy::write(folder.path());
     let input = folder.path().join("in.safetensors");
     for (graph, inputs, output, shape) in [
-        ("text_encoder", &[("input_ids", Dtype::I64, &[1, 77][..])][..], "last_hidden_state", &[1, 77, 8][..]),
-        ("text_encoder", &[("input_ids", Dtype::I32, &[1, 77])], "last_hidden_state", &[1, 77, 8]),
+        (
+            "text_encoder",
+            &[("input_ids", Dtype::I64, &[1, 77][..])][..],
+            "last_hidden_state",
+            &[1, 77, 8][..],
+        ),
+        (
+            "text_encoder",
+            &[("input_ids", Dtype::I32, &[1, 77])],
+            "last_hidden_state",
+            &[1, 77, 8],
+        ),
         ("unet", &UNET, "out_sample", &[1, 4, 8, 12]),
-        ("vae_decoder", &[("latents", Dtype::F32, &[1, 4, 8, 8])], "sample", &[1, 3, 64, 64]),
-        ("vae_decoder", &[("latents", Dtype::F16, &[1, 4, 8, 12])], "sample", &[1, 3, 64, 96]),
-        ("vae_encoder", &[("image", Dtype::F32, &[1, 3, 64, 64])], "moments", &[1, 8, 8, 8]),
+        (
+            "vae_decoder",
+            &[("latents", Dtype::F32, &[1, 4, 8, 8])],
+            "sample",
+            &[1, 3, 64, 64],
+        ),
+        (
+            "vae_decoder",
+            &[("latents", Dtype::F16, &[1, 4, 8, 12])],
+            "sample",
+            &[1, 3, 64, 96],
+        ),
+        (
+            "vae_encoder",
+            &[("image", Dtype::F32, &[1, 3, 64, 64])],
+            "moments",
+            &[1, 8, 8, 8],
+        ),
     ] {
         tensors(&input, inputs);
         assert_eq!(succeeds(folder.path(), &run(graph)), "");
@@ -509,30 +793,73 @@ fn run_refuses_tensors_that_do_not_fit() {
     for (inputs, part) in [
         (with("sample", Dtype::F32, &[1, 4, 9, 9]), "[1, 4, 9, 9]"),
         (with("sample", Dtype::F32, &[4, 8, 12]), "[4, 8, 12]"),
-        (with("sample", Dtype::I32, &[1, 4, 8, 12]), "`sample` must be f32, found i32"),
+        (
+            with("sample", Dtype::I32, &[1, 4, 8, 12]),
+            "`sample` must be f32, found i32",
+        ),
         (with("timestep", Dtype::F32, &[]), "`timestep`"),
-        (with("encoder_hidden_states", Dtype::F32, &[2, 77, 8]), "[2, 77, 8]"),
+        (
+            with("encoder_hidden_states", Dtype::F32, &[2, 77, 8]),
+            "[2, 77, 8]",
+        ),
         (UNET[..2].to_vec(), "`encoder_hidden_states` is missing"),
-        ([&UNET[..], &[("extra", Dtype::F32, &[1])]].concat(), "`extra`"),
+        (
+            [&UNET[..], &[("extra", Dtype::F32, &[1])]].concat(),
+            "`extra`",
+        ),
     ] {
         tensors(&input, &inputs);
         fails(folder.path(), &run("unet"), 1, &[part, expected]);
     }
     tensors(&input, &with("sample", Dtype::F64, &[1, 4, 8, 12]));
-    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "`sample`", "F64", "F32, F16, I32 or I64"]);
+    fails(
+        folder.path(),
+        &run("unet"),
+        1,
+        &["in.safetensors", "`sample`", "F64", "F32, F16, I32 or I64"],
+    );
     tensors(&input, &[("input_ids", Dtype::F32, &[1, 77])]);
-    fails(folder.path(), &run("text_encoder"), 1, &["`input_ids` must be i32 or i64, found f32"]);
+    fails(
+        folder.path(),
+        &run("text_encoder"),
+        1,
+        &["`input_ids` must be i32 or i64, found f32"],
+    );
     let mut ids = vec![0_u8; 77 * 4];
     ids[8] = 200;
     let view = TensorView::new(Dtype::I32, vec![1, 77], &ids).expect("a tensor");
-    fs::write(&input, safetensors::serialize([("input_ids", view)], None).expect("safetensors")).expect("a file");
-    fails(folder.path(), &run("text_encoder"), 1, &["200 at 2", "vocabulary of 8"]);
+    fs::write(
+        &input,
+        safetensors::serialize([("input_ids", view)], None).expect("safetensors"),
+    )
+    .expect("a file");
+    fails(
+        folder.path(),
+        &run("text_encoder"),
+        1,
+        &["200 at 2", "vocabulary of 8"],
+    );
 
     fs::write(&input, b"no tensors").expect("a file");
-    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "not a safetensors file"]);
+    fails(
+        folder.path(),
+        &run("unet"),
+        1,
+        &["in.safetensors", "not a safetensors file"],
+    );
     fs::remove_file(&input).expect("a file");
-    fails(folder.path(), &run("unet"), 1, &["in.safetensors", "No such file"]);
-    fails(folder.path(), &run("vae"), 2, &["--graph", "text_encoder, unet, vae_decoder, vae_encoder"]);
+    fails(
+        folder.path(),
+        &run("unet"),
+        1,
+        &["in.safetensors", "No such file"],
+    );
+    fails(
+        folder.path(),
+        &run("vae"),
+        2,
+        &["--graph", "text_encoder, unet, vae_decoder, vae_encoder"],
+    );
     tensors(&input, &UNET);
     let mut missing = run("unet");
     missing[7] = "missing/out.safetensors";
@@ -545,5 +872,8 @@ fn help_and_version_are_no_errors() {
     let folder = folder();
     assert!(succeeds(folder.path(), &["--help"]).contains("draw"));
     assert!(succeeds(folder.path(), &["draw", "--help"]).contains("--guidance-scale"));
-    assert_eq!(succeeds(folder.path(), &["--version"]), concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(
+        succeeds(folder.path(), &["--version"]),
+        concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n")
+    );
 }

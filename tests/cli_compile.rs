@@ -32,19 +32,34 @@ fn tiny(variant: &str) -> TempDir {
 }
 
 fn kiln(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(assert_cmd::cargo::cargo_bin!("kiln")).args(arguments).current_dir(folder).output().expect("it runs")
+    Command::new(assert_cmd::cargo::cargo_bin!("kiln"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("it runs")
 }
 
 fn succeeds(folder: &Path, arguments: &[&str]) -> String {
     let output = kiln(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
     names.sort();
     names
 }
@@ -55,9 +70,15 @@ fn fails(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
     let output = kiln(folder, arguments);
     let line = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
-    assert!(line.starts_with("kiln: ") && line.trim_end().lines().count() == 1, "{arguments:?}: {line}");
+    assert!(
+        line.starts_with("kiln: ") && line.trim_end().lines().count() == 1,
+        "{arguments:?}: {line}"
+    );
     for part in parts {
-        assert!(line.contains(part), "{arguments:?}: `{part}` is not in: {line}");
+        assert!(
+            line.contains(part),
+            "{arguments:?}: `{part}` is not in: {line}"
+        );
     }
     assert_eq!(names(folder), before, "{arguments:?}");
 }
@@ -69,7 +90,10 @@ fn inputs(folder: &Path, graph: &str) -> (PathBuf, &'static str, Vec<f32>) {
     let file = Tensors::read("tiny/reference.safetensors");
     let (inputs, output): (&[&str], _) = match graph {
         "text_encoder" => (&["input_ids"], "last_hidden_state"),
-        "unet" => (&["sample", "timestep", "encoder_hidden_states"], "out_sample"),
+        "unet" => (
+            &["sample", "timestep", "encoder_hidden_states"],
+            "out_sample",
+        ),
         "vae_decoder" => (&["latents"], "sample"),
         _ => (&["image"], "moments"),
     };
@@ -78,20 +102,41 @@ fn inputs(folder: &Path, graph: &str) -> (PathBuf, &'static str, Vec<f32>) {
         .map(|&name| match name {
             "input_ids" | "timestep" => {
                 let numbers = file.integers(&format!("{graph}.{name}"));
-                let shape = if name == "timestep" { vec![1] } else { vec![1, numbers.len()] };
-                (name, Dtype::I64, shape, numbers.iter().flat_map(|n| n.to_le_bytes()).collect())
+                let shape = if name == "timestep" {
+                    vec![1]
+                } else {
+                    vec![1, numbers.len()]
+                };
+                (
+                    name,
+                    Dtype::I64,
+                    shape,
+                    numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+                )
             }
             _ => {
                 let (shape, values) = file.get(&format!("{graph}.{name}"));
-                (name, Dtype::F32, shape, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+                (
+                    name,
+                    Dtype::F32,
+                    shape,
+                    values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                )
             }
         })
         .collect();
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).expect("a tensor")));
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        (
+            *name,
+            TensorView::new(*dtype, shape.clone(), data).expect("a tensor"),
+        )
+    });
     let path = folder.join(format!("{graph}.safetensors"));
-    fs::write(&path, safetensors::serialize(views, None).expect("safetensors")).expect("a file");
+    fs::write(
+        &path,
+        safetensors::serialize(views, None).expect("safetensors"),
+    )
+    .expect("a file");
     (path, output, file.values(&format!("{graph}.{output}")))
 }
 
@@ -101,16 +146,36 @@ fn every_dialect_computes_what_pytorch_computed() {
         let folder = tiny(variant);
         let folder = folder.path();
         let said = succeeds(folder, &[&COMPILE[..], &["--precision", "f32"]].concat());
-        assert!(said.starts_with("model.kiln (") && said.ends_with(", f32, 32x32)\n"), "{said}");
+        assert!(
+            said.starts_with("model.kiln (") && said.ends_with(", f32, 32x32)\n"),
+            "{said}"
+        );
         succeeds(folder, &["verify", "model.kiln"]);
         for graph in PARTS {
             let (path, output, expected) = inputs(folder, graph);
             let path = path.to_str().expect("UTF-8");
-            succeeds(folder, &["run", "model.kiln", "--graph", graph, "--inputs", path, "--output", "out.safetensors"]);
+            succeeds(
+                folder,
+                &[
+                    "run",
+                    "model.kiln",
+                    "--graph",
+                    graph,
+                    "--inputs",
+                    path,
+                    "--output",
+                    "out.safetensors",
+                ],
+            );
             let bytes = fs::read(folder.join("out.safetensors")).expect("outputs");
             let outputs = SafeTensors::deserialize(&bytes).expect("safetensors");
             let data = outputs.tensor(output).expect("the output").data();
-            let actual: Vec<f32> = data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let actual: Vec<f32> = data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect();
             let error = relative_error(&actual, &expected);
             assert!(error < 1e-4, "{variant} {graph}: {error:e}");
         }
@@ -122,10 +187,45 @@ fn sizes_become_programs_and_the_first_is_the_default() {
     let folder = tiny("ts17");
     let folder = folder.path();
     succeeds(folder, &[&COMPILE[..], &["--size", "48x24,32x32"]].concat());
-    let said = succeeds(folder, &["draw", "a red apple", "-m", "model.kiln", "--steps", "2", "--json", "-o", "x.png"]);
-    assert!(said.contains(r#""width":48"#) && said.contains(r#""height":24"#), "{said}");
-    succeeds(folder, &["draw", "a red apple", "-m", "model.kiln", "--steps", "2", "--size", "32x32", "-o", "x.png"]);
-    fails(folder, &["draw", "cat", "-m", "model.kiln", "--size", "24x48"], 2, &["24x48", "48x24", "32x32"]);
+    let said = succeeds(
+        folder,
+        &[
+            "draw",
+            "a red apple",
+            "-m",
+            "model.kiln",
+            "--steps",
+            "2",
+            "--json",
+            "-o",
+            "x.png",
+        ],
+    );
+    assert!(
+        said.contains(r#""width":48"#) && said.contains(r#""height":24"#),
+        "{said}"
+    );
+    succeeds(
+        folder,
+        &[
+            "draw",
+            "a red apple",
+            "-m",
+            "model.kiln",
+            "--steps",
+            "2",
+            "--size",
+            "32x32",
+            "-o",
+            "x.png",
+        ],
+    );
+    fails(
+        folder,
+        &["draw", "cat", "-m", "model.kiln", "--size", "24x48"],
+        2,
+        &["24x48", "48x24", "32x32"],
+    );
 }
 
 #[test]
@@ -148,9 +248,18 @@ fn passes_can_be_looked_at() {
     let folder = folder.path();
     let before = succeeds(folder, &["compile", "model", "--stop-after", "0"]);
     let after = succeeds(folder, &["compile", "model", "--stop-after", "3"]);
-    let dumped = succeeds(folder, &[&COMPILE[..], &["--dump", "fuse-group-norm", "-q"]].concat());
+    let dumped = succeeds(
+        folder,
+        &[&COMPILE[..], &["--dump", "fuse-group-norm", "-q"]].concat(),
+    );
     for text in [&before, &after, &dumped] {
-        assert_eq!(text.lines().filter(|line| line.starts_with("# after ")).count(), 4, "{text}");
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.starts_with("# after "))
+                .count(),
+            4,
+            "{text}"
+        );
     }
     // The first three passes fuse the norms, which the frontend does not know.
     assert!(!before.contains("= source_group_norm ") && after.contains("= source_group_norm "));
@@ -166,23 +275,52 @@ fn bad_command_lines_are_refused_before_anything_is_read() {
         (&["--size", "100x64"][..], &["100x64", "8"][..]),
         (&["--size", "64"], &["--size", "WIDTHxHEIGHT"]),
         (&["--precision", "int4"], &["--precision", "f32 or f16"]),
-        (&["--dump", "fuse-everything"], &["fuse-everything", "fuse-attention"]),
+        (
+            &["--dump", "fuse-everything"],
+            &["fuse-everything", "fuse-attention"],
+        ),
         (&["--stop-after", "99"], &["99"]),
     ] {
         fails(folder, &[&COMPILE[..], more].concat(), 2, parts);
     }
     fails(folder, &["compile", "model"], 2, &["--output"]);
-    fails(folder, &["compile", "model", "-o", "missing/model.kiln"], 1, &["missing/model.kiln", "No such file"]);
-    fails(folder, &["compile", "model", "-o", "model"], 1, &["model", "folder"]);
-    assert!(Command::new("mkfifo").arg(folder.join("pipe")).status().expect("mkfifo").success());
-    fails(folder, &["compile", "model", "-o", "pipe"], 1, &["pipe", "not a plain file"]);
+    fails(
+        folder,
+        &["compile", "model", "-o", "missing/model.kiln"],
+        1,
+        &["missing/model.kiln", "No such file"],
+    );
+    fails(
+        folder,
+        &["compile", "model", "-o", "model"],
+        1,
+        &["model", "folder"],
+    );
+    assert!(
+        Command::new("mkfifo")
+            .arg(folder.join("pipe"))
+            .status()
+            .expect("mkfifo")
+            .success()
+    );
+    fails(
+        folder,
+        &["compile", "model", "-o", "pipe"],
+        1,
+        &["pipe", "not a plain file"],
+    );
 }
 
 #[test]
 fn bad_folders_are_refused_and_named() {
     let folder = tiny("ts17");
     let folder = folder.path();
-    fails(folder, &["compile", "nowhere", "-o", "x.kiln"], 1, &["nowhere"]);
+    fails(
+        folder,
+        &["compile", "nowhere", "-o", "x.kiln"],
+        1,
+        &["nowhere"],
+    );
     fs::create_dir(folder.join("empty")).expect("a folder");
     fails(folder, &["compile", "empty", "-o", "x.kiln"], 1, &["empty"]);
 
@@ -190,15 +328,30 @@ fn bad_folders_are_refused_and_named() {
     fs::remove_file(&unet).expect("a link");
     fails(folder, &COMPILE, 1, &["unet"]);
     fs::create_dir(&unet).expect("a folder");
-    fs::copy(fixture("tiny/ts17/unet/config.json"), unet.join("config.json")).expect("a file");
+    fs::copy(
+        fixture("tiny/ts17/unet/config.json"),
+        unet.join("config.json"),
+    )
+    .expect("a file");
     fails(folder, &COMPILE, 1, &["unet/model.onnx"]);
     fs::write(unet.join("model.onnx"), b"not a protobuf").expect("a file");
     fails(folder, &COMPILE, 1, &["unet/model.onnx"]);
     let onnx = fs::read(fixture("tiny/ts17/unet/model.onnx")).expect("a model");
     fs::write(unet.join("model.onnx"), &onnx[..onnx.len() / 2]).expect("a file");
     fails(folder, &COMPILE, 1, &["unet/model.onnx"]);
-    for refused in ["qdq", "fp16", "opset23", "control_flow", "lstm", "unsupported"] {
-        fs::copy(fixture("refused").join(refused).join("model.onnx"), unet.join("model.onnx")).expect("a file");
+    for refused in [
+        "qdq",
+        "fp16",
+        "opset23",
+        "control_flow",
+        "lstm",
+        "unsupported",
+    ] {
+        fs::copy(
+            fixture("refused").join(refused).join("model.onnx"),
+            unet.join("model.onnx"),
+        )
+        .expect("a file");
         fails(folder, &COMPILE, 1, &["unet"]);
     }
     fs::write(unet.join("model.onnx"), &onnx).expect("a file");
@@ -213,11 +366,24 @@ fn a_full_disk_leaves_the_old_package() {
     let folder = folder.path();
     fs::write(folder.join("model.kiln"), b"old").expect("a file");
     let command = assert_cmd::cargo::cargo_bin!("kiln").display().to_string();
-    let script = format!("trap '' XFSZ; ulimit -f 8; exec {command} {}", COMPILE.join(" "));
-    let output = Command::new("sh").args(["-c", &script]).current_dir(folder).output().expect("sh");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec {command} {}",
+        COMPILE.join(" ")
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(folder)
+        .output()
+        .expect("sh");
     let line = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{line}");
-    assert!(line.starts_with("kiln: model.kiln: ") && line.contains("File too large"), "{line}");
+    assert!(
+        line.starts_with("kiln: model.kiln: ") && line.contains("File too large"),
+        "{line}"
+    );
     assert_eq!(names(folder), ["model", "model.kiln"]);
-    assert_eq!(fs::read(folder.join("model.kiln")).ok().as_deref(), Some(&b"old"[..]));
+    assert_eq!(
+        fs::read(folder.join("model.kiln")).ok().as_deref(),
+        Some(&b"old"[..])
+    );
 }

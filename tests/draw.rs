@@ -46,7 +46,10 @@ fn a_request_takes_the_cards_defaults() {
     assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
     assert_eq!(kiln.sizes(), toy::SIZES);
     let picture = kiln.draw(&apple(), &mut on).expect("a picture");
-    assert_eq!((picture.settings(), picture.model(), picture.cut().len()), (&expected, "toy", 0));
+    assert_eq!(
+        (picture.settings(), picture.model(), picture.cut().len()),
+        (&expected, "toy", 0)
+    );
     assert_eq!(picture.view().dim(), (64, 64, 3));
     let memory = kiln.memory(&expected).expect("sizes");
     assert!(memory.arena_bytes >= 64 * 64 * 3 * 4 && memory.weight_bytes > 0);
@@ -55,15 +58,28 @@ fn a_request_takes_the_cards_defaults() {
 #[test]
 fn a_wide_picture_is_wide() {
     let (_folder, kiln) = toy();
-    let picture = kiln.draw(&apple().size(96, 64), &mut on).expect("a picture");
-    assert_eq!((picture.width(), picture.height(), picture.view().dim()), (96, 64, (64, 96, 3)));
-    assert_eq!(picture.view()[[1, 2, 1]], picture.pixels()[(96 + 2) * 3 + 1]);
+    let picture = kiln
+        .draw(&apple().size(96, 64), &mut on)
+        .expect("a picture");
+    assert_eq!(
+        (picture.width(), picture.height(), picture.view().dim()),
+        (96, 64, (64, 96, 3))
+    );
+    assert_eq!(
+        picture.view()[[1, 2, 1]],
+        picture.pixels()[(96 + 2) * 3 + 1]
+    );
 }
 
 #[test]
 fn every_setting_matters() {
     let (_folder, kiln) = toy();
-    let draw = |request: Request| kiln.draw(&request, &mut on).expect("a picture").pixels().to_vec();
+    let draw = |request: Request| {
+        kiln.draw(&request, &mut on)
+            .expect("a picture")
+            .pixels()
+            .to_vec()
+    };
     let pictures = [
         apple(),
         apple().seed(2),
@@ -77,10 +93,16 @@ fn every_setting_matters() {
     ]
     .map(draw);
     for (i, picture) in pictures.iter().enumerate() {
-        assert!(!pictures[..i].contains(picture), "picture {i} is one of those before it");
+        assert!(
+            !pictures[..i].contains(picture),
+            "picture {i} is one of those before it"
+        );
     }
     // Without guidance the negative prompt has nothing to say, and only the low half of a seed counts.
-    assert_eq!(draw(apple().guidance_scale(1.0).negative("blue")), pictures[4]);
+    assert_eq!(
+        draw(apple().guidance_scale(1.0).negative("blue")),
+        pictures[4]
+    );
     assert_eq!(draw(apple().seed(1 << 32 | 1)), pictures[0]);
 }
 
@@ -91,14 +113,26 @@ fn progress_tells_every_part() {
     let picture = kiln.draw(&apple().steps(2), &mut |progress| {
         told.push(match progress {
             Progress::Encoded { context } => format!("encoded {}", context.len()),
-            Progress::Denoised { step, steps, latents } => format!("step {step} of {steps}: {}", latents.len()),
+            Progress::Denoised {
+                step,
+                steps,
+                latents,
+            } => format!("step {step} of {steps}: {}", latents.len()),
             Progress::Decoded { planes } => format!("decoded {}", planes.len()),
             other => panic!("{other:?}"),
         });
         ControlFlow::Continue(())
     });
     assert!(picture.is_ok());
-    assert_eq!(told, ["encoded 1232", "step 1 of 2: 256", "step 2 of 2: 256", "decoded 12288"]);
+    assert_eq!(
+        told,
+        [
+            "encoded 1232",
+            "step 1 of 2: 256",
+            "step 2 of 2: 256",
+            "decoded 12288"
+        ]
+    );
 }
 
 #[test]
@@ -108,7 +142,11 @@ fn breaking_off_ends_it_at_once() {
         let mut told = 0;
         let result = kiln.draw(&apple(), &mut |_| {
             told += 1;
-            if told == end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if told == end {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         assert!(matches!(result, Err(Error::Cancelled)), "at {end}");
         assert_eq!(told, end);
@@ -127,7 +165,10 @@ fn a_cancellation_ends_it_too() {
         ControlFlow::Continue(())
     };
     assert!(matches!(kiln.draw(&apple(), cancel), Err(Error::Cancelled)));
-    assert!(matches!(kiln.draw(&apple(), &mut on), Err(Error::Cancelled)));
+    assert!(matches!(
+        kiln.draw(&apple(), &mut on),
+        Err(Error::Cancelled)
+    ));
 }
 
 #[test]
@@ -138,10 +179,32 @@ fn requests_that_cannot_be_met_are_told_before_anything_is_drawn() {
         other => panic!("{other:?}"),
     };
     let available = toy::SIZES.to_vec();
-    assert_eq!(refused(apple().size(8, 8)), RequestError::Size { width: 8, height: 8, available });
-    assert_eq!(refused(apple().steps(0)), RequestError::Steps { steps: 0, most: 1000 });
-    assert_eq!(refused(apple().steps(1000)), RequestError::Steps { steps: 1000, most: 999 });
-    assert_eq!(refused(apple().guidance_scale(f32::INFINITY)), RequestError::GuidanceScale(f32::INFINITY));
+    assert_eq!(
+        refused(apple().size(8, 8)),
+        RequestError::Size {
+            width: 8,
+            height: 8,
+            available
+        }
+    );
+    assert_eq!(
+        refused(apple().steps(0)),
+        RequestError::Steps {
+            steps: 0,
+            most: 1000
+        }
+    );
+    assert_eq!(
+        refused(apple().steps(1000)),
+        RequestError::Steps {
+            steps: 1000,
+            most: 999
+        }
+    );
+    assert_eq!(
+        refused(apple().guidance_scale(f32::INFINITY)),
+        RequestError::GuidanceScale(f32::INFINITY)
+    );
 }
 
 /// Numbers that grow to infinity are an error, not a picture.
@@ -151,18 +214,46 @@ fn numbers_out_of_range_are_an_error() {
     // The largest sigma of these betas is about 1e9.
     let path = toy::write_with(folder.path(), &json!({}), &json!({ "beta_end": 0.1 }));
     let kiln = Kiln::open(path).expect("a package");
-    let result = kiln.draw(&apple().sampler(SamplerKind::Euler).guidance_scale(f32::MAX), &mut on);
-    assert!(matches!(result, Err(Error::NotFinite { graph: GraphKind::Unet, step: Some(_) })), "{result:?}");
-    let path = toy::write_with(folder.path(), &json!({ "vae_scaling_factor": 1e-40 }), &json!({}));
+    let result = kiln.draw(
+        &apple().sampler(SamplerKind::Euler).guidance_scale(f32::MAX),
+        &mut on,
+    );
+    assert!(
+        matches!(
+            result,
+            Err(Error::NotFinite {
+                graph: GraphKind::Unet,
+                step: Some(_)
+            })
+        ),
+        "{result:?}"
+    );
+    let path = toy::write_with(
+        folder.path(),
+        &json!({ "vae_scaling_factor": 1e-40 }),
+        &json!({}),
+    );
     let result = Kiln::open(path).expect("a package").draw(&apple(), &mut on);
-    assert!(matches!(result, Err(Error::NotFinite { graph: GraphKind::VaeDecoder, step: None })), "{result:?}");
+    assert!(
+        matches!(
+            result,
+            Err(Error::NotFinite {
+                graph: GraphKind::VaeDecoder,
+                step: None
+            })
+        ),
+        "{result:?}"
+    );
 }
 
 #[test]
 fn missing_graphs_are_named() {
     let error = Kiln::open("no such file.kiln").err().expect("an error");
     assert!(matches!(error, Error::Runtime(RuntimeError::Open { .. })));
-    assert!(error.to_string().starts_with("no such file.kiln: "), "{error}");
+    assert!(
+        error.to_string().starts_with("no such file.kiln: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -171,11 +262,16 @@ fn a_png_gives_the_pixels_back() {
     let picture = kiln.draw(&apple(), &mut on).expect("a picture");
     let mut bytes = Vec::new();
     picture.encode_png(&mut bytes).expect("memory");
-    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+        .read_info()
+        .expect("a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
     let info = reader.next_frame(&mut pixels).expect("pixels");
     assert_eq!((info.width, info.height), (64, 64));
-    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    assert_eq!(
+        (info.color_type, info.bit_depth),
+        (png::ColorType::Rgb, png::BitDepth::Eight)
+    );
     assert_eq!(pixels, picture.pixels());
 }
 
@@ -185,7 +281,9 @@ fn toy_pictures_have_the_same_bits_everywhere() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = toy::write(folder.path());
     let requests = SamplerKind::ALL.map(|sampler| apple().sampler(sampler).negative("blue"));
-    golden("toy", &requests, &[(1, 3), (2, 3), (3, 3)], &|| Model::open(&path).expect("a package"));
+    golden("toy", &requests, &[(1, 3), (2, 3), (3, 3)], &|| {
+        Model::open(&path).expect("a package")
+    });
 }
 
 /// The same of the model that the program carries. Scalar kernels take half a minute for the first picture.
@@ -194,10 +292,21 @@ fn toy_pictures_have_the_same_bits_everywhere() {
 fn embedded_pictures_have_the_same_bits_everywhere() {
     let requests = [
         Request::new("red apple, 3d style").seed(1).steps(2),
-        Request::new("grinning face, 3d style, blue background").seed(2).steps(2).sampler(SamplerKind::EulerAncestral),
-        Request::new("cat face, flat style").seed(3).steps(2).guidance_scale(1.0).sampler(SamplerKind::Euler),
+        Request::new("grinning face, 3d style, blue background")
+            .seed(2)
+            .steps(2)
+            .sampler(SamplerKind::EulerAncestral),
+        Request::new("cat face, flat style")
+            .seed(3)
+            .steps(2)
+            .guidance_scale(1.0)
+            .sampler(SamplerKind::Euler),
     ];
-    let open = || kiln::pipeline::embedded_model().expect("a model").expect("a package");
+    let open = || {
+        kiln::pipeline::embedded_model()
+            .expect("a model")
+            .expect("a package")
+    };
     golden("embedded", &requests, &[(2, 1)], &open);
 }
 
@@ -209,24 +318,43 @@ fn golden(name: &str, requests: &[Request], scalar: &[(usize, usize)], open: &dy
     let path = common::fixture("../goldens").join(format!("{name}.txt"));
     let draw = |isa: Isa, threads: usize, request: &Request| {
         let model = open().with_isa(isa).expect("it was listed");
-        let kiln = Kiln::from_model(model).expect("a package").threads(NonZeroUsize::new(threads).expect("some"));
+        let kiln = Kiln::from_model(model)
+            .expect("a package")
+            .threads(NonZeroUsize::new(threads).expect("some"));
         let picture = kiln.draw(request, &mut on).expect("a picture");
         format!("{} {:016x}", command(&picture), hash(picture.pixels()))
     };
     if std::env::var_os("KILN_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         let head = format!("# KILN_BLESS=1 cargo test --release --test draw {name}");
-        let lines: Vec<String> = requests.iter().map(|request| draw(Isa::detect(), 1, request)).collect();
-        std::fs::write(&path, format!("{head}\n{}\n", lines.join("\n"))).expect("the folder can be written to");
+        let lines: Vec<String> = requests
+            .iter()
+            .map(|request| draw(Isa::detect(), 1, request))
+            .collect();
+        std::fs::write(&path, format!("{head}\n{}\n", lines.join("\n")))
+            .expect("the folder can be written to");
     }
     let file = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let expected: Vec<&str> = file.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(expected.len(), requests.len());
-    let everything = [(1, requests.len()), (2, requests.len()), (3, requests.len())];
+    let everything = [
+        (1, requests.len()),
+        (2, requests.len()),
+        (3, requests.len()),
+    ];
     for isa in Kernels::all().map(Kernels::isa) {
-        for &(threads, count) in if isa == Isa::Scalar { scalar } else { &everything } {
+        for &(threads, count) in if isa == Isa::Scalar {
+            scalar
+        } else {
+            &everything
+        } {
             for (request, expected) in requests[..count].iter().zip(&expected) {
-                assert_eq!(draw(isa, threads, request), **expected, "{}, {threads} threads", isa.name());
+                assert_eq!(
+                    draw(isa, threads, request),
+                    **expected,
+                    "{}, {threads} threads",
+                    isa.name()
+                );
             }
         }
     }
@@ -234,7 +362,16 @@ fn golden(name: &str, requests: &[Request], scalar: &[(usize, usize)], open: &dy
 
 /// The command that draws the picture.
 fn command(picture: &Picture) -> String {
-    let Settings { prompt, negative, steps, seed, width, height, guidance_scale, sampler } = picture.settings();
+    let Settings {
+        prompt,
+        negative,
+        steps,
+        seed,
+        width,
+        height,
+        guidance_scale,
+        sampler,
+    } = picture.settings();
     format!(
         "kiln draw '{prompt}' --negative '{negative}' --steps {steps} --seed {seed} --size {width}x{height} \
          --guidance-scale {guidance_scale} --sampler {sampler}:"
@@ -243,5 +380,7 @@ fn command(picture: &Picture) -> String {
 
 /// FNV-1a.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

@@ -38,9 +38,14 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn steps_allocate_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let kiln = Kiln::open(toy::write(folder.path())).expect("a package").threads(NonZeroUsize::new(2).expect("two"));
+    let kiln = Kiln::open(toy::write(folder.path()))
+        .expect("a package")
+        .threads(NonZeroUsize::new(2).expect("two"));
     for sampler in SamplerKind::ALL {
-        let request = Request::new("a red apple").steps(20).seed(1).sampler(sampler);
+        let request = Request::new("a red apple")
+            .steps(20)
+            .seed(1)
+            .sampler(sampler);
         let mut counts = [0; 20];
         kiln.draw(&request, &mut |progress| {
             if let Progress::Denoised { step, .. } = progress {

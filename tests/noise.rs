@@ -8,7 +8,10 @@ use kiln::pipeline::Noise;
 use serde::Deserialize;
 
 /// PyTorch's answers with AVX2 and without, which differ by up to 1.8e-6, and how near they must be.
-const FILES: [(&str, f32); 2] = [("noise/randn.safetensors", 1e-6), ("noise/randn_scalar.safetensors", 2e-6)];
+const FILES: [(&str, f32); 2] = [
+    ("noise/randn.safetensors", 1e-6),
+    ("noise/randn_scalar.safetensors", 2e-6),
+];
 
 #[derive(Deserialize)]
 struct Draw {
@@ -24,7 +27,11 @@ struct Draw {
 fn check(file: &Tensors, name: &str, actual: &[f32]) -> f32 {
     let expected = file.values(name);
     assert_eq!(actual.len(), expected.len(), "{name}");
-    actual.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    actual
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 #[test]
@@ -51,11 +58,13 @@ fn agrees_with_torch() {
                     noise.fill(&mut values);
                     match kind {
                         "whole" => check(&file, &draw.name, &values),
-                        "ends" => check(&file, &format!("{}.first", draw.name), &values[..64]).max(check(
-                            &file,
-                            &format!("{}.last", draw.name),
-                            &values[values.len() - 64..],
-                        )),
+                        "ends" => {
+                            check(&file, &format!("{}.first", draw.name), &values[..64]).max(check(
+                                &file,
+                                &format!("{}.last", draw.name),
+                                &values[values.len() - 64..],
+                            ))
+                        }
                         other => panic!("{other}"),
                     }
                 }
@@ -77,6 +86,8 @@ fn has_the_same_bits_everywhere() {
         .iter()
         .chain(&few)
         .flat_map(|x| x.to_bits().to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64));
+        .fold(0xcbf2_9ce4_8422_2325, |h, byte| {
+            (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64)
+        });
     assert_eq!(hash, 9_370_312_530_740_065_837);
 }

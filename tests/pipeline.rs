@@ -49,7 +49,12 @@ fn draws_what_diffusers_draws() {
             .steps(run.steps)
             .guidance_scale(run.guidance_scale)
             .size(run.width, run.height)
-            .sampler(run.sampler.replace("euler_ancestral", "euler-a").parse().expect("a sampler"));
+            .sampler(
+                run.sampler
+                    .replace("euler_ancestral", "euler-a")
+                    .parse()
+                    .expect("a sampler"),
+            );
 
         let initial = expected("initial_latents");
         let mut noise = vec![0.0; initial.len()];
@@ -57,7 +62,10 @@ fn draws_what_diffusers_draws() {
         assert!(relative_error(&noise, &initial) < 1e-6, "{name}");
 
         let settings = kiln.settings(&request).expect("settings");
-        let sampler = settings.sampler.prepare(kiln.schedule(), run.steps, 1).expect("a sampler");
+        let sampler = settings
+            .sampler
+            .prepare(kiln.schedule(), run.steps, 1)
+            .expect("a sampler");
         assert_eq!(sampler.timesteps(), run.timesteps, "{name}");
 
         let (context, latents) = match number {
@@ -74,9 +82,16 @@ fn draws_what_diffusers_draws() {
                             assert!(error < 1e-4, "{name}: context: {error:e}");
                         }
                     }
-                    Progress::Denoised { step, latents: actual, .. } => {
+                    Progress::Denoised {
+                        step,
+                        latents: actual,
+                        ..
+                    } => {
                         if let Some(latents) = &latents {
-                            let error = relative_error(actual, &latents[(step - 1) * actual.len()..][..actual.len()]);
+                            let error = relative_error(
+                                actual,
+                                &latents[(step - 1) * actual.len()..][..actual.len()],
+                            );
                             assert!(error < LATENTS, "{name}: step {step}: {error:e}");
                         }
                         last = actual.to_vec();
@@ -95,10 +110,22 @@ fn draws_what_diffusers_draws() {
 
         let path = common::fixture(&format!("pipeline/{name}.png"));
         let file = std::fs::File::open(path).expect("a picture");
-        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().expect("a PNG");
+        let mut reader = png::Decoder::new(std::io::BufReader::new(file))
+            .read_info()
+            .expect("a PNG");
         let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
         reader.next_frame(&mut pixels).expect("pixels");
-        let off = picture.pixels().iter().zip(&pixels).filter(|(a, b)| a.abs_diff(**b) > 1).count();
-        assert_eq!(off, 0, "{name}: {off} of {} bytes differ by more than 1", pixels.len());
+        let off = picture
+            .pixels()
+            .iter()
+            .zip(&pixels)
+            .filter(|(a, b)| a.abs_diff(**b) > 1)
+            .count();
+        assert_eq!(
+            off,
+            0,
+            "{name}: {off} of {} bytes differ by more than 1",
+            pixels.len()
+        );
     }
 }

@@ -16,12 +16,18 @@ struct Example {
     ids: Vec<i32>,
 }
 
-const TEXT: TextCard = TextCard { max_length: 77, bos: 4309, eos: 4310, pad: 4310 };
+const TEXT: TextCard = TextCard {
+    max_length: 77,
+    bos: 4309,
+    eos: 4310,
+    pad: 4310,
+};
 
 fn emoji(text: TextCard) -> Tokenizer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji/tokenizer");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of the model");
-    let json = tokenizer::from_vocabulary(&read("vocab.json"), &read("merges.txt")).expect("a tokenizer");
+    let json =
+        tokenizer::from_vocabulary(&read("vocab.json"), &read("merges.txt")).expect("a tokenizer");
     Tokenizer::from_json(&json, text).expect("a tokenizer")
 }
 
@@ -44,8 +50,14 @@ fn says_which_words_were_cut_off() {
     let tokenizer = emoji(TEXT);
     let cut = |prompt: &str| tokenizer.encode(prompt).expect("ids").cut;
     assert_eq!(cut(&"apple ".repeat(75)), [""; 0]);
-    assert_eq!(cut(&format!("{}blue background", "apple ".repeat(75))), ["blue", "background"]);
-    assert_eq!(cut(&format!("{}Crème  BRÛLÉE 🍎", "apple ".repeat(75))), ["Crème", "BRÛLÉE", "🍎"]);
+    assert_eq!(
+        cut(&format!("{}blue background", "apple ".repeat(75))),
+        ["blue", "background"]
+    );
+    assert_eq!(
+        cut(&format!("{}Crème  BRÛLÉE 🍎", "apple ".repeat(75))),
+        ["Crème", "BRÛLÉE", "🍎"]
+    );
     // An end of a word, where the word itself is too long.
     let long = "🍎".repeat(100);
     let rest = cut(&long);
@@ -55,18 +67,47 @@ fn says_which_words_were_cut_off() {
 
 #[test]
 fn pads_with_the_cards_token_to_the_cards_length() {
-    let tokenizer = emoji(TextCard { max_length: 6, pad: 0, ..TEXT });
-    assert_eq!(tokenizer.encode("panda").expect("ids").ids, [4309, 1932, 4310, 0, 0, 0]);
-    let long = tokenizer.encode("panda panda panda panda panda").expect("ids");
+    let tokenizer = emoji(TextCard {
+        max_length: 6,
+        pad: 0,
+        ..TEXT
+    });
+    assert_eq!(
+        tokenizer.encode("panda").expect("ids").ids,
+        [4309, 1932, 4310, 0, 0, 0]
+    );
+    let long = tokenizer
+        .encode("panda panda panda panda panda")
+        .expect("ids");
     assert_eq!(long.ids, [4309, 1932, 1932, 1932, 1932, 4310]);
     assert_eq!(long.cut, ["panda"]);
-    assert_eq!(emoji(TextCard { max_length: 2, ..TEXT }).encode("panda").expect("ids").ids, [4309, 4310]);
+    assert_eq!(
+        emoji(TextCard {
+            max_length: 2,
+            ..TEXT
+        })
+        .encode("panda")
+        .expect("ids")
+        .ids,
+        [4309, 4310]
+    );
 }
 
 #[test]
 fn refuses_what_is_no_tokenizer() {
-    for json in ["", "{}", "[1, 2]", r#"{"version": "1.0", "model": {"type": "Other"}}"#] {
-        let error = Tokenizer::from_json(json.as_bytes(), TEXT).err().expect("an error").to_string();
-        assert!(error.starts_with("tokenizer: ") && error.lines().count() == 1, "{json}: {error}");
+    for json in [
+        "",
+        "{}",
+        "[1, 2]",
+        r#"{"version": "1.0", "model": {"type": "Other"}}"#,
+    ] {
+        let error = Tokenizer::from_json(json.as_bytes(), TEXT)
+            .err()
+            .expect("an error")
+            .to_string();
+        assert!(
+            error.starts_with("tokenizer: ") && error.lines().count() == 1,
+            "{json}: {error}"
+        );
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use kiln::pipeline::{Card, Noise};
 use kiln::runtime::{
-    Cancellation, Data, Model, Observer, ProgramId, Session, SessionOptions, StepInfo, cancel_on_signal,
+    Cancellation, Data, Model, Observer, ProgramId, Session, SessionOptions, StepInfo,
+    cancel_on_signal,
 };
 use kiln_package::{DType, GraphKind};
 use serde_json::{Map, Value, json};
@@ -45,17 +46,34 @@ pub fn bench(args: &Args) -> Result<(), CliError> {
     };
     let available: Vec<_> = model.sizes(GraphKind::Unet).collect();
     if !available.is_empty() && !available.contains(&(height, width)) {
-        let sizes: Vec<_> = available.iter().map(|(height, width)| format!("{width}x{height}")).collect();
-        return Err(CliError::Usage(format!("size {width}x{height}: the model has {}", sizes.join(", "))));
+        let sizes: Vec<_> = available
+            .iter()
+            .map(|(height, width)| format!("{width}x{height}"))
+            .collect();
+        return Err(CliError::Usage(format!(
+            "size {width}x{height}: the model has {}",
+            sizes.join(", ")
+        )));
     }
     let cancellation = Cancellation::new();
-    cancel_on_signal(&cancellation).map_err(|error| CliError::Failure(format!("signals: {error}")))?;
-    let options = SessionOptions { threads: args.threads, cancellation, ..SessionOptions::default() };
+    cancel_on_signal(&cancellation)
+        .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
+    let options = SessionOptions {
+        threads: args.threads,
+        cancellation,
+        ..SessionOptions::default()
+    };
 
-    let mut text = format!("{} threads, {}\n", options.thread_count(), model.isa().name());
+    let mut text = format!(
+        "{} threads, {}\n",
+        options.thread_count(),
+        model.isa().name()
+    );
     let mut objects = Map::new();
     for &graph in GraphKind::ALL {
-        let Ok(program) = model.find(graph, height, width) else { continue };
+        let Ok(program) = model.find(graph, height, width) else {
+            continue;
+        };
         let lanes = match graph {
             GraphKind::TextEncoder | GraphKind::Unet => usize::from(args.lanes),
             GraphKind::VaeDecoder | GraphKind::VaeEncoder => 1,
@@ -88,12 +106,13 @@ fn default_size(model: &Model) -> Result<(u32, u32), CliError> {
 #[derive(Default)]
 struct Measured {
     elapsed: Duration,
+    stages: Vec<Kind>,
     kinds: Vec<Kind>,
 }
 
-/// All steps of one operator.
+/// All steps of one operator, or of one stage.
 struct Kind {
-    op: &'static str,
+    name: &'static str,
     count: usize,
     macs: u64,
     elapsed: Duration,
@@ -101,20 +120,35 @@ struct Kind {
 
 impl Observer for Measured {
     fn step(&mut self, step: StepInfo<'_>) {
-        let at = self.kinds.iter().position(|kind| kind.op == step.op).unwrap_or_else(|| {
-            self.kinds.push(Kind { op: step.op, count: 0, macs: 0, elapsed: Duration::ZERO });
-            self.kinds.len() - 1
-        });
-        let kind = &mut self.kinds[at];
-        kind.count += 1;
-        kind.macs = kind.macs.saturating_add(step.macs);
-        kind.elapsed += step.elapsed;
+        count(&mut self.stages, step.stage.name(), &step);
+        count(&mut self.kinds, step.op, &step);
     }
+}
+
+fn count(kinds: &mut Vec<Kind>, name: &'static str, step: &StepInfo<'_>) {
+    let at = kinds
+        .iter()
+        .position(|kind| kind.name == name)
+        .unwrap_or_else(|| {
+            kinds.push(Kind {
+                name,
+                count: 0,
+                macs: 0,
+                elapsed: Duration::ZERO,
+            });
+            kinds.len() - 1
+        });
+    let kind = &mut kinds[at];
+    kind.count += 1;
+    kind.macs = kind.macs.saturating_add(step.macs);
+    kind.elapsed += step.elapsed;
 }
 
 impl Measured {
     fn macs(&self) -> u64 {
-        self.kinds.iter().fold(0, |sum, kind| sum.saturating_add(kind.macs))
+        self.kinds
+            .iter()
+            .fold(0, |sum, kind| sum.saturating_add(kind.macs))
     }
 }
 
@@ -127,18 +161,33 @@ fn measure(
     options: &SessionOptions,
 ) -> Result<Measured, CliError> {
     let mut session = Session::new(model, &[(program, lanes)], options)?;
-    let mut measured = Vec::new();
-    for run in 0..=runs {
-        let mut evaluation = session.prepare(program, lanes)?;
-        let mut noise = Noise::new(0);
-        for port in model.program(program).inputs() {
+    let mut noise = Noise::new(0);
+    // A prompt of one chunk.
+    let inputs: Vec<_> = model
+        .inputs(program)
+        .map(|port| port.at_chunks(1, model.max_chunks(program)))
+        .collect();
+    let tensors: Vec<_> = inputs
+        .iter()
+        .map(|port| {
             let shape: Vec<usize> = port.shape().iter().map(|&size| size as usize).collect();
             let mut values = vec![0.0; port.elements() as usize];
             noise.fill(&mut values);
             let ids = vec![0_i32; values.len()];
-            let data = if port.dtype == DType::I32 { Data::I32(&ids) } else { Data::F32(&values) };
+            (shape, values, ids)
+        })
+        .collect();
+    let mut measured = Vec::new();
+    for run in 0..=runs {
+        let mut evaluation = session.prepare(program, lanes)?;
+        for (port, (shape, values, ids)) in inputs.iter().zip(&tensors) {
+            let data = if port.dtype == DType::I32 {
+                Data::I32(ids)
+            } else {
+                Data::F32(values)
+            };
             for lane in 0..lanes {
-                evaluation.input(lane, port.name, &shape, data)?;
+                evaluation.input(lane, port.name, shape, data)?;
             }
         }
         let mut one = Measured::default();
@@ -151,29 +200,33 @@ fn measure(
     }
     measured.sort_by_key(|run| run.elapsed);
     let mut median = measured.swap_remove(measured.len() / 2);
-    median.kinds.sort_by_key(|kind| std::cmp::Reverse(kind.elapsed));
+    median
+        .kinds
+        .sort_by_key(|kind| std::cmp::Reverse(kind.elapsed));
     Ok(median)
 }
 
 fn as_json(run: &Measured) -> Value {
-    let operators: Map<String, Value> = run
-        .kinds
-        .iter()
-        .map(|kind| {
-            let object = json!({
+    let objects = |kinds: &[Kind]| -> Map<String, Value> {
+        let object = |kind: &Kind| {
+            json!({
                 "count": kind.count,
                 "seconds": kind.elapsed.as_secs_f64(),
                 "macs": kind.macs,
                 "gmac_per_s": rate(kind.macs, kind.elapsed),
-            });
-            (kind.op.to_owned(), object)
-        })
-        .collect();
+            })
+        };
+        kinds
+            .iter()
+            .map(|kind| (kind.name.to_owned(), object(kind)))
+            .collect()
+    };
     json!({
         "seconds": run.elapsed.as_secs_f64(),
         "macs": run.macs(),
         "gmac_per_s": rate(run.macs(), run.elapsed),
-        "operators": operators,
+        "stages": objects(&run.stages),
+        "operators": objects(&run.kinds),
     })
 }
 
@@ -182,11 +235,33 @@ fn as_text(model: &Model, program: ProgramId, run: &Measured) -> String {
     let name = model.program(program).graph().name();
     let mut line = |name: &str, count: usize, elapsed: Duration, macs: u64| {
         let milliseconds = elapsed.as_secs_f64() * 1e3;
-        let _ = writeln!(text, "{name:<20} {count:>5} {milliseconds:>10.2} ms {:>9.1} GMAC/s", rate(macs, elapsed));
+        let _ = writeln!(
+            text,
+            "{name:<20} {count:>5} {milliseconds:>10.2} ms {:>9.1} GMAC/s",
+            rate(macs, elapsed)
+        );
     };
-    line(name, run.kinds.iter().map(|kind| kind.count).sum(), run.elapsed, run.macs());
+    line(
+        name,
+        run.kinds.iter().map(|kind| kind.count).sum(),
+        run.elapsed,
+        run.macs(),
+    );
+    for stage in run.stages.iter().filter(|_| run.stages.len() > 1) {
+        line(
+            &format!(" {}", stage.name),
+            stage.count,
+            stage.elapsed,
+            stage.macs,
+        );
+    }
     for kind in &run.kinds {
-        line(&format!("  {}", kind.op), kind.count, kind.elapsed, kind.macs);
+        line(
+            &format!("  {}", kind.name),
+            kind.count,
+            kind.elapsed,
+            kind.macs,
+        );
     }
     text
 }

@@ -24,7 +24,13 @@ pub struct Args {
     /// What the picture should show
     prompt: String,
     /// What it should not show
-    #[arg(long, value_name = "PROMPT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "PROMPT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     negative: String,
     /// Evaluations of the model; more is slower [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::count)]
@@ -63,17 +69,23 @@ pub struct Args {
 
 pub fn draw(args: &Args) -> Result<(), CliError> {
     let cancellation = Cancellation::new();
-    let mut kiln = Kiln::from_model(model::open(args.model.as_deref())?)?.cancellation(cancellation.clone());
+    let mut kiln =
+        Kiln::from_model(model::open(args.model.as_deref())?)?.cancellation(cancellation.clone());
     if let Some(threads) = args.threads {
         kiln = kiln.threads(threads);
     }
     let seed = args.seed.unwrap_or_else(random_seed);
     if seed.checked_add(args.count - 1).is_none() {
-        return Err(CliError::Usage(format!("seed {seed}: {} pictures would count past {}", args.count, u64::MAX)));
+        return Err(CliError::Usage(format!(
+            "seed {seed}: {} pictures would count past {}",
+            args.count,
+            u64::MAX
+        )));
     }
     let mut settings = kiln.settings(&request(args, seed))?;
     target(args, 1).probe()?;
-    cancel_on_signal(&cancellation).map_err(|error| CliError::Failure(format!("signals: {error}")))?;
+    cancel_on_signal(&cancellation)
+        .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
 
     for number in 1..=args.count {
         settings.seed = seed + (number - 1);
@@ -84,19 +96,27 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
             warn_of_cut(&picture);
         }
         let mut png = Vec::new();
-        picture.encode_png(&mut png).map_err(|error| CliError::Failure(format!("PNG: {error}")))?;
+        picture
+            .encode_png(&mut png)
+            .map_err(|error| CliError::Failure(format!("PNG: {error}")))?;
         let path = target(args, number).write(|file| std::io::Write::write_all(file, &png))?;
         if args.json {
             output::print(&format!("{}\n", describe(&picture, &path, seconds)))?;
         } else if !args.quiet {
-            output::print(&format!("{} (seed {}, {seconds:.1} s)\n", path.display(), settings.seed))?;
+            output::print(&format!(
+                "{} (seed {}, {seconds:.1} s)\n",
+                path.display(),
+                settings.seed
+            ))?;
         }
     }
     Ok(())
 }
 
 fn request(args: &Args, seed: u64) -> Request {
-    let mut request = Request::new(&args.prompt).negative(&args.negative).seed(seed);
+    let mut request = Request::new(&args.prompt)
+        .negative(&args.negative)
+        .seed(seed);
     if let Some(steps) = args.steps {
         request = request.steps(steps.get());
     }
@@ -125,7 +145,11 @@ fn target(args: &Args, number: u64) -> Target {
             }
             Target::Replace(path.with_file_name(name))
         }
-        None => Target::Fresh { folder: PathBuf::new(), stem: output::slug(&args.prompt), extension: "png" },
+        None => Target::Fresh {
+            folder: PathBuf::new(),
+            stem: output::slug(&args.prompt),
+            extension: "png",
+        },
     }
 }
 
@@ -133,7 +157,11 @@ fn draw_one(kiln: &Kiln, settings: &Settings, quiet: bool) -> Result<Picture, Cl
     // Steps, and one for each of the graphs before and after.
     let bar = ProgressBar::with_draw_target(
         Some(settings.steps as u64 + 2),
-        if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
+        if quiet {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        },
     );
     if let Ok(style) = ProgressStyle::with_template("{msg:9} {wide_bar} {pos}/{len}  {eta}") {
         bar.set_style(style);
@@ -155,7 +183,10 @@ fn draw_one(kiln: &Kiln, settings: &Settings, quiet: bool) -> Result<Picture, Cl
 
 fn warn_of_cut(picture: &Picture) {
     if !picture.cut().is_empty() {
-        let line = format!("kiln: the prompt is too long for the model, cut off: {}\n", picture.cut().join(" "));
+        let line = format!(
+            "kiln: the prompt is too long for the model, cut off: {}\n",
+            picture.cut().join(" ")
+        );
         // Where standard error is gone, nobody needs the warning.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     }

@@ -36,7 +36,13 @@ impl CliError {
         if matches!(self, Self::Closed) {
             return ExitCode::SUCCESS;
         }
-        let line = self.to_string().lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+        let line = self
+            .to_string()
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
         // Where standard error is gone too, there is nobody left to tell.
         let _ = io::Write::write_all(&mut io::stderr(), format!("kiln: {line}\n").as_bytes());
         match self {

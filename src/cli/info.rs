@@ -3,11 +3,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use kiln::runtime::{MemoryPlan, Model, SessionOptions};
-use kiln_package::{GraphKind, Program};
-use serde_json::{Value, json};
+use kiln::runtime::{MemoryPlan, Model, ProgramId, SessionOptions};
+use kiln_package::{GraphKind, Program, Stage};
+use serde_json::{Map, Value, json};
 
 use super::error::CliError;
+use super::layers::{self, Layers, Use};
 use super::{model, output, plan};
 
 /// Show what a package holds and the memory that drawing takes
@@ -48,17 +49,21 @@ fn ceiling(model: &Model, height: u32, width: u32) -> Option<MemoryPlan> {
 fn as_json(model: &Model, card: &Value) -> Value {
     let graphs: Vec<Value> = model
         .programs()
-        .map(|(_, program)| {
+        .map(|(id, program)| {
+            let stages: Vec<Value> = model.stages(id).map(|program| stage_json(&program)).collect();
             json!({
                 "graph": program.graph().name(),
                 "width": program.width(),
                 "height": program.height(),
                 "steps": program.len(),
-                "macs": program.macs(),
-                "arena_bytes": program.arena_bytes(),
-                "thread_scratch_bytes": program.thread_scratch_bytes(),
-                "inputs": ports(program.inputs()),
+                "macs": layers::macs(&program, 1),
+                "arena_bytes": model.stages(id).map(|program| program.arena_bytes()).max(),
+                "thread_scratch_bytes": model.stages(id).map(|program| program.thread_scratch_bytes()).max(),
+                "pinned_bytes": program.pinned_bytes(),
+                "max_chunks": program.max_chunks(),
+                "inputs": ports(model.inputs(id)),
                 "outputs": ports(program.outputs()),
+                "stages": stages,
             })
         })
         .collect();
@@ -80,6 +85,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
         "card": card,
         "graphs": graphs,
         "sizes": sizes,
+        "layers": layers_json(&Layers::of(model)),
         "weight_bytes": model.package().weights().len(),
         "weight_blocks": model.package().weight_blocks(),
         "threads": SessionOptions::default().thread_count(),
@@ -87,38 +93,109 @@ fn as_json(model: &Model, card: &Value) -> Value {
     })
 }
 
+fn stage_json(program: &Program<'_>) -> Value {
+    let hoisted = matches!(program.stage(), Stage::Prompt | Stage::Timestep);
+    let names: Vec<&str> = program
+        .steps()
+        .filter(|_| hoisted)
+        .map(|step| step.name())
+        .collect();
+    json!({
+        "stage": program.stage().name(),
+        "steps": program.len(),
+        "macs": layers::macs(program, 1),
+        "arena_bytes": program.arena_bytes(),
+        "hoisted": names,
+    })
+}
+
+fn layers_json(layers: &Layers) -> Value {
+    let of = |used: &Use| json!({ "count": used.count, "weight_bytes": used.bytes });
+    let products: Map<String, Value> = layers
+        .products
+        .iter()
+        .map(|(name, used)| ((*name).into(), of(used)))
+        .collect();
+    json!({ "products": products, "attentions": layers.attentions, "integer_attentions": layers.integer_attentions })
+}
+
 fn ports<'a>(ports: impl Iterator<Item = kiln_package::Port<'a>>) -> Value {
-    ports.map(|port| (port.name.to_owned(), json!(port.shape()))).collect::<serde_json::Map<_, _>>().into()
+    ports
+        .map(|port| (port.name.to_owned(), json!(port.shape())))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn as_text(model: &Model, card: &Value) -> String {
     let mut text = String::new();
-    let field = |name: &str| card.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+    let field = |name: &str| {
+        card.get(name)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
     let weights = model.package().weights().len() as u64;
     let _ = writeln!(text, "{}", field("name"));
     if !field("description").is_empty() {
         let _ = writeln!(text, "{}", field("description"));
     }
     let _ = writeln!(text, "licence     {}", field("license"));
-    let _ = writeln!(text, "weights     {}, {}", megabytes(weights), field("precision"));
+    let _ = writeln!(
+        text,
+        "weights     {}, {}",
+        megabytes(weights),
+        field("precision")
+    );
     if let Some(defaults) = card.get("defaults").and_then(Value::as_object) {
-        let defaults: Vec<_> = defaults.iter().map(|(name, value)| format!("{name} {}", bare(value))).collect();
+        let defaults: Vec<_> = defaults
+            .iter()
+            .map(|(name, value)| format!("{name} {}", bare(value)))
+            .collect();
         let _ = writeln!(text, "defaults    {}", defaults.join(", "));
     }
-    let _ = writeln!(text, "\n{:<13} {:>10} {:>6} {:>9} {:>10}", "graph", "size", "steps", "GMAC", "arena");
-    for (_, program) in model.programs() {
+    let layers = Layers::of(model);
+    for (name, used) in &layers.products {
         let _ = writeln!(
             text,
-            "{:<13} {:>10} {:>6} {:>9.3} {:>10}",
-            program.graph().name(),
-            size(&program),
-            program.len(),
-            program.macs() as f64 / 1e9,
-            megabytes(program.arena_bytes()),
+            "  {name:<9} {} layers, {}",
+            used.count,
+            megabytes(used.bytes)
         );
     }
-    let _ =
-        writeln!(text, "\nmemory of a drawing with guidance and {} threads", SessionOptions::default().thread_count());
+    if layers.integer_attentions > 0 {
+        let (integer, all) = (layers.integer_attentions, layers.attentions);
+        let _ = writeln!(text, "attention   {integer} of {all} in integers");
+    }
+    let _ = writeln!(
+        text,
+        "\n{:<13} {:>10} {:>6} {:>9} {:>10}",
+        "graph", "size", "steps", "GMAC", "arena"
+    );
+    for (id, program) in model.programs() {
+        let staged = model.stages(id).count() > 1;
+        for stage in model.stages(id) {
+            let name = match stage.stage() {
+                Stage::Whole | Stage::Step => program.graph().name().to_owned(),
+                before => format!("  {before}"),
+            };
+            let _ = writeln!(
+                text,
+                "{name:<13} {:>10} {:>6} {:>9.3} {:>10}",
+                size(&program),
+                stage.len(),
+                layers::macs(&stage, 1) as f64 / 1e9,
+                megabytes(stage.arena_bytes()),
+            );
+        }
+        if staged {
+            text.push_str(&hoisted(model, id));
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\nmemory of a drawing with guidance and {} threads",
+        SessionOptions::default().thread_count()
+    );
     for (height, width) in model.sizes(GraphKind::Unet) {
         if let Some(memory) = ceiling(model, height, width) {
             let _ = writeln!(
@@ -135,10 +212,53 @@ fn as_text(model: &Model, card: &Value) -> String {
     text
 }
 
+/// What the stages before the steps take from every evaluation.
+fn hoisted(model: &Model, id: ProgramId) -> String {
+    let mut text = String::new();
+    let last = model.program(id);
+    for program in model.stages(id) {
+        let when = match program.stage() {
+            Stage::Prompt => "once per prompt",
+            Stage::Timestep => "once per step for both lanes",
+            Stage::Whole | Stage::Step => continue,
+        };
+        let macs = layers::macs(&program, 1) as f64 / 1e6;
+        let _ = writeln!(
+            text,
+            "  {when}, not per evaluation: {} steps ({}), {macs:.1} MMAC",
+            program.len(),
+            layers::kinds(&program)
+        );
+    }
+    let context = match last.max_chunks() {
+        1 => "77 tokens of context".to_owned(),
+        most => format!("77 to {} tokens of context", 77 * most),
+    };
+    let _ = writeln!(
+        text,
+        "  pinned {}, {context}",
+        megabytes(last.pinned_bytes())
+    );
+    text
+}
+
 fn plans(model: &Model) -> String {
     let mut text = String::new();
-    for (_, program) in model.programs() {
-        let _ = writeln!(text, "{} {}\n{}", program.graph(), size(&program), plan::draw(&program));
+    for (id, _) in model.programs() {
+        for program in model.stages(id) {
+            let stage = if program.stage() == Stage::Whole {
+                String::new()
+            } else {
+                format!(" {}", program.stage())
+            };
+            let _ = writeln!(
+                text,
+                "{}{stage} {}\n{}",
+                program.graph(),
+                size(&program),
+                plan::draw(&program)
+            );
+        }
     }
     text
 }
@@ -151,7 +271,9 @@ fn size(program: &Program<'_>) -> String {
 }
 
 fn bare(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn megabytes(bytes: u64) -> String {

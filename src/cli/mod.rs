@@ -1,7 +1,7 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
 //! - `draw`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
-//! - `model`: which package is meant; `plan`: an arena as text; `values`: what options are parsed to.
+//! - `model`: which package is meant; `layers`: what it is made of; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
 mod bench;
@@ -10,6 +10,7 @@ mod compile;
 mod draw;
 mod error;
 mod info;
+mod layers;
 mod model;
 mod output;
 mod plan;
@@ -66,15 +67,19 @@ pub fn main() -> ExitCode {
 /// Help and version are printed as they are; of an error, the part that says what is wrong, on one line.
 fn usage(error: &clap::Error) -> Result<(), CliError> {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(CliError::Usage("a command is missing, such as draw; see kiln --help".into()))
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::print(&error.render().to_string())
         }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(CliError::Usage(
+            "a command is missing, such as draw; see kiln --help".into(),
+        )),
         _ => {
             let text = error.render().to_string();
             let said = text.split("\n\n").next().unwrap_or_default();
             let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(CliError::Usage(line.strip_prefix("error: ").unwrap_or(&line).to_owned()))
+            Err(CliError::Usage(
+                line.strip_prefix("error: ").unwrap_or(&line).to_owned(),
+            ))
         }
     }
 }

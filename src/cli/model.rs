@@ -13,7 +13,9 @@ pub fn open(file: Option<&Path>) -> Result<Model, CliError> {
         Some(file) => Ok(Model::open(file)?),
         None => match pipeline::embedded_model() {
             Some(model) => Ok(model?),
-            None => Err(CliError::Usage("no model is built into this program: name a .kiln file".into())),
+            None => Err(CliError::Usage(
+                "no model is built into this program: name a .kiln file".into(),
+            )),
         },
     }
 }

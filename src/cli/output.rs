@@ -10,10 +10,12 @@ use super::error::CliError;
 /// Writes text to standard output.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::Closed,
-        _ => CliError::Failure(format!("standard output: {error}")),
-    })
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CliError::Closed,
+            _ => CliError::Failure(format!("standard output: {error}")),
+        })
 }
 
 /// Where a file is to be written.
@@ -39,16 +41,25 @@ impl Target {
         match self {
             Self::Replace(path) => {
                 if path.is_dir() {
-                    return Err(CliError::Failure(format!("{}: is a folder", path.display())));
+                    return Err(CliError::Failure(format!(
+                        "{}: is a folder",
+                        path.display()
+                    )));
                 }
                 match is_special(path) {
-                    true => OpenOptions::new().write(true).open(path).map(drop).map_err(|e| CliError::file(path, &e)),
+                    true => OpenOptions::new()
+                        .write(true)
+                        .open(path)
+                        .map(drop)
+                        .map_err(|e| CliError::file(path, &e)),
                     false => Beside::create(&followed(path)).map(drop),
                 }
             }
-            Self::Fresh { folder, stem, extension } => {
-                Beside::create(&folder.join(format!("{stem}.{extension}"))).map(drop)
-            }
+            Self::Fresh {
+                folder,
+                stem,
+                extension,
+            } => Beside::create(&folder.join(format!("{stem}.{extension}"))).map(drop),
         }
     }
 
@@ -56,10 +67,16 @@ impl Target {
     /// it is gone, and what stood under the path is as it was. A device or a pipe is written to as it is.
     ///
     /// Errors of `write` are told with the file's path before them.
-    pub fn write<E: Display>(&self, write: impl FnOnce(&mut File) -> Result<(), E>) -> Result<PathBuf, CliError> {
+    pub fn write<E: Display>(
+        &self,
+        write: impl FnOnce(&mut File) -> Result<(), E>,
+    ) -> Result<PathBuf, CliError> {
         match self {
             Self::Replace(path) if is_special(path) => {
-                let mut file = OpenOptions::new().write(true).open(path).map_err(|e| CliError::file(path, &e))?;
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .open(path)
+                    .map_err(|e| CliError::file(path, &e))?;
                 write(&mut file).map_err(|e| CliError::file(path, &e))?;
                 Ok(path.clone())
             }
@@ -67,20 +84,35 @@ impl Target {
                 let real = followed(path);
                 let mut beside = Beside::create(&real)?;
                 if let Ok(old) = fs::metadata(&real) {
-                    beside.file.set_permissions(old.permissions()).map_err(|e| CliError::file(path, &e))?;
+                    beside
+                        .file
+                        .set_permissions(old.permissions())
+                        .map_err(|e| CliError::file(path, &e))?;
                 }
                 write(&mut beside.file).map_err(|e| CliError::file(path, &e))?;
-                beside.file.sync_all().map_err(|e| CliError::file(path, &e))?;
+                beside
+                    .file
+                    .sync_all()
+                    .map_err(|e| CliError::file(path, &e))?;
                 beside.rename(&real)?;
                 Ok(path.clone())
             }
-            Self::Fresh { folder, stem, extension } => {
+            Self::Fresh {
+                folder,
+                stem,
+                extension,
+            } => {
                 let first = folder.join(format!("{stem}.{extension}"));
                 let mut beside = Beside::create(&first)?;
                 write(&mut beside.file).map_err(|e| CliError::file(&first, &e))?;
-                beside.file.sync_all().map_err(|e| CliError::file(&first, &e))?;
+                beside
+                    .file
+                    .sync_all()
+                    .map_err(|e| CliError::file(&first, &e))?;
                 let path = reserve(folder, stem, extension)?;
-                beside.rename(&path).inspect_err(|_| _ = fs::remove_file(&path))?;
+                beside
+                    .rename(&path)
+                    .inspect_err(|_| _ = fs::remove_file(&path))?;
                 Ok(path)
             }
         }
@@ -127,14 +159,27 @@ impl Beside {
     /// Errors name `path`, the file that this one is for.
     fn create(path: &Path) -> Result<Self, CliError> {
         if path.file_name().is_none() {
-            return Err(CliError::Failure(format!("{}: not a file name", path.display())));
+            return Err(CliError::Failure(format!(
+                "{}: not a file name",
+                path.display()
+            )));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut number = 0_u32;
         loop {
             let beside = folder.join(format!(".kiln-{}-{number}.tmp", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&beside) {
-                Ok(file) => return Ok(Self { path: beside, file, kept: false }),
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&beside)
+            {
+                Ok(file) => {
+                    return Ok(Self {
+                        path: beside,
+                        file,
+                        kept: false,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(CliError::file(path, &error)),
             }
@@ -145,7 +190,10 @@ impl Beside {
     fn rename(mut self, path: &Path) -> Result<(), CliError> {
         fs::rename(&self.path, path).map_err(|e| CliError::file(path, &e))?;
         self.kept = true;
-        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|f| !f.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         if let Ok(folder) = File::open(folder) {
             let _ = folder.sync_all();
         }
@@ -165,7 +213,10 @@ impl Drop for Beside {
 pub fn slug(prompt: &str) -> String {
     const MOST_BYTES: usize = 64;
     let mut slug = String::new();
-    for word in prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+    for word in prompt
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
         let word = word.to_lowercase();
         let hyphen = usize::from(!slug.is_empty());
         if slug.len() + hyphen + word.len() > MOST_BYTES {

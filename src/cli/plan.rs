@@ -19,7 +19,11 @@ pub fn draw(program: &Program<'_>) -> String {
     let mut cells = vec![[0_u64; ROWS]; columns];
     let mut peak = (0, 0);
     for step in 0..steps {
-        let live = || buffers.iter().filter(|buffer| (buffer.first..=buffer.last).contains(&step));
+        let live = || {
+            buffers
+                .iter()
+                .filter(|buffer| (buffer.first..=buffer.last).contains(&step))
+        };
         let sum = live().map(|buffer| buffer.bytes).sum();
         if sum > peak.0 {
             peak = (sum, step);
@@ -34,7 +38,10 @@ pub fn draw(program: &Program<'_>) -> String {
     let mut text = String::new();
     for row in (0..ROWS).rev() {
         let band = edge(bytes, row + 1) - edge(bytes, row);
-        let line: String = cells.iter().map(|column| shade(column[row], band)).collect();
+        let line: String = cells
+            .iter()
+            .map(|column| shade(column[row], band))
+            .collect();
         let mark = match row {
             _ if row + 1 == ROWS => format!("{bytes}"),
             0 => "0".into(),
@@ -44,7 +51,14 @@ pub fn draw(program: &Program<'_>) -> String {
     }
     let _ = writeln!(text, "{:>12} +{}", "step", "-".repeat(columns));
     let name = program.step(peak.1).map_or("", |step| step.name());
-    let _ = writeln!(text, "{:>12}  0 to {}; most in use: {} bytes at step {} ({name})", "", steps - 1, peak.0, peak.1);
+    let _ = writeln!(
+        text,
+        "{:>12}  0 to {}; most in use: {} bytes at step {} ({name})",
+        "",
+        steps - 1,
+        peak.0,
+        peak.1
+    );
     text
 }
 
@@ -54,13 +68,19 @@ fn edge(bytes: u64, row: usize) -> u64 {
 }
 
 fn overlap(buffer: &Buffer, (start, end): (u64, u64)) -> u64 {
-    (buffer.offset + buffer.bytes).min(end).saturating_sub(buffer.offset.max(start))
+    (buffer.offset + buffer.bytes)
+        .min(end)
+        .saturating_sub(buffer.offset.max(start))
 }
 
 /// Whatever is used at all is seen.
 fn shade(used: u64, band: u64) -> char {
     match used {
         0 => SHADES[0],
-        _ => SHADES[(u128::from(used) * 4).div_ceil(u128::from(band.max(1))).min(4) as usize],
+        _ => {
+            SHADES[(u128::from(used) * 4)
+                .div_ceil(u128::from(band.max(1)))
+                .min(4) as usize]
+        }
     }
 }

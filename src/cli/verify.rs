@@ -16,5 +16,8 @@ pub fn verify(args: &Args) -> Result<(), CliError> {
     let model = model::open(args.file.as_deref())?;
     model.verify()?;
     let blocks = model.package().weight_blocks();
-    output::print(&format!("{}: intact, {blocks} blocks of weights\n", model.origin()))
+    output::print(&format!(
+        "{}: intact, {blocks} blocks of weights\n",
+        model.origin()
+    ))
 }

@@ -3,6 +3,7 @@
 //! - `frontend/`: sources of models; each gives graphs of *source* operators.
 //! - `graph/`: the graph, its text form, its rules, its meaning.
 //! - `passes/`: from source operators to the operators of a program.
+//! - `quantize/`: which products are of 8-bit integers, measured on the model itself.
 //! - `plan/`: the arena, the packed weights, the file.
 //!
 //! [`compile`] is the whole way.
@@ -14,14 +15,16 @@ pub mod graph;
 mod output;
 pub mod passes;
 pub mod plan;
+pub mod quantize;
+pub mod report;
 
 #[cfg(test)]
 mod tests;
 
 use frontend::Checkpoint;
 use graph::Graph;
-use kiln_package::GraphKind;
-use passes::PassReport;
+use kiln_package::{GraphKind, Stage};
+use passes::{PassReport, staging};
 use plan::{PackageParts, Part, Precision};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +40,11 @@ pub struct CompileOptions {
     pub sizes: Vec<(usize, usize)>,
     /// Type of weights and activations.
     pub precision: Precision,
+    /// Where to write why each layer has its precision: JSON if it ends in `.json`, else text. Only for
+    /// [`Precision::Int8`].
+    pub report: Option<PathBuf>,
+    /// The most chunks of context, each of as many tokens as the text encoder takes, that a prompt may have.
+    pub max_chunks: u32,
     /// Runs only that many passes and writes nothing: [`Progress::Graph`] gives what they made.
     pub stop_after: Option<usize>,
     /// A pass after which [`Progress::Graph`] gives every graph.
@@ -44,13 +52,15 @@ pub struct CompileOptions {
 }
 
 impl CompileOptions {
-    /// The model in `source`, at its own size, in `f16`, to `output`.
+    /// The model in `source`, at its own size, in `int8`, to `output`.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         CompileOptions {
             source: source.into(),
             output: output.into(),
             sizes: Vec::new(),
-            precision: Precision::F16,
+            precision: Precision::Int8,
+            report: None,
+            max_chunks: 3,
             stop_after: None,
             dump: None,
         }
@@ -76,6 +86,8 @@ pub enum Progress<'a> {
         /// The graph after it.
         graph: &'a Graph,
     },
+    /// A part of the model is being measured.
+    Measuring(&'a str),
     /// A program is being planned, or weights are being written.
     Plan(plan::Progress),
 }
@@ -129,6 +141,15 @@ pub enum CompileError {
     /// A graph has no form at a size.
     #[error(transparent)]
     Resize(#[from] graph::ResizeError),
+    /// The model could not be measured.
+    #[error(transparent)]
+    Quantize(#[from] quantize::QuantizeError),
+    /// A report is asked for of what is not measured.
+    #[error("only --precision int8 has a report")]
+    Report,
+    /// `max_chunks` is none or too many.
+    #[error("{0} chunks of context: must be from 1 to {MAX_CHUNKS}")]
+    Chunks(u32),
     /// The programs could not be planned.
     #[error(transparent)]
     Plan(plan::PlanError),
@@ -144,6 +165,10 @@ pub enum CompileError {
 
 /// The largest width and height of a picture.
 const MAX_SIZE: usize = 1 << 16;
+/// The most chunks of context that a package can be compiled for.
+const MAX_CHUNKS: u32 = 64;
+/// What the UNet calls its context.
+const CONTEXT: &str = "encoder_hidden_states";
 
 fn list(sizes: &[(usize, usize)]) -> String {
     let sizes: Vec<String> = sizes.iter().map(|(w, h)| format!("{w}x{h}")).collect();
@@ -151,27 +176,89 @@ fn list(sizes: &[(usize, usize)]) -> String {
 }
 
 /// Compiles a model: reads it, runs the passes, shapes the graphs for each size, plans and writes the package.
-pub fn compile(options: &CompileOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Compiled, CompileError> {
+pub fn compile(
+    options: &CompileOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Compiled, CompileError> {
     check_passes(options)?;
-    let mut model = open(&options.source, &mut |part| progress(Progress::Reading(part)))?;
+    let mut model = open(&options.source, &mut |part| {
+        progress(Progress::Reading(part))
+    })?;
     let sizes = sizes(options, &model)?;
 
     let encoder = model.vae_encoder.as_mut();
-    for graph in [&mut model.text_encoder, &mut model.unet, &mut model.vae_decoder].into_iter().chain(encoder) {
+    for graph in [
+        &mut model.text_encoder,
+        &mut model.unet,
+        &mut model.vae_decoder,
+    ]
+    .into_iter()
+    .chain(encoder)
+    {
         run_passes(graph, options, progress)?;
     }
     if options.stop_after.is_some() {
         return Ok(Compiled { sizes, bytes: 0 });
     }
 
-    let card = model.card.to_json(options.precision.name(), default_size(&model, &sizes));
-    let graphs = parts(&model, &sizes)?;
-    let Checkpoint { tokenizer, scheduler, .. } = model;
-    let parts = PackageParts { card, tokenizer, scheduler, graphs };
+    if options.precision == Precision::Int8 {
+        let reports =
+            quantize::quantize(&mut model, &mut |part| progress(Progress::Measuring(part)))?;
+        if let Some(path) = &options.report {
+            let error = |source| CompileError::Write {
+                path: path.clone(),
+                source,
+            };
+            std::fs::write(path, report::report(path, &reports)).map_err(error)?;
+        }
+        let graphs = [&model.text_encoder, &model.unet, &model.vae_decoder]
+            .into_iter()
+            .chain(&model.vae_encoder);
+        dump(options, QUANTIZE, graphs, progress);
+    }
+
+    let card = model
+        .card
+        .to_json(options.precision.name(), default_size(&model, &sizes));
+    let graphs = parts(&model, &sizes, options)?;
+    dump(
+        options,
+        STAGING,
+        graphs.iter().map(|part| &part.graph),
+        progress,
+    );
+    let Checkpoint {
+        tokenizer,
+        scheduler,
+        ..
+    } = model;
+    let parts = PackageParts {
+        card,
+        tokenizer,
+        scheduler,
+        graphs,
+    };
     let bytes = output::replace(&options.output, |file| {
-        plan::emit(parts, options.precision, file, &mut |p| progress(Progress::Plan(p)))
+        plan::emit(parts, options.precision, file, &mut |p| {
+            progress(Progress::Plan(p))
+        })
     })?;
     Ok(Compiled { sizes, bytes })
+}
+
+/// What [`CompileOptions::dump`] calls the graphs after quantization, and the stages of each size.
+const QUANTIZE: &str = "quantize";
+const STAGING: &str = "staging";
+
+fn dump<'a>(
+    options: &CompileOptions,
+    pass: &'static str,
+    graphs: impl Iterator<Item = &'a Graph>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) {
+    if options.dump.as_deref() == Some(pass) {
+        graphs.for_each(|graph| progress(Progress::Graph { pass, graph }));
+    }
 }
 
 #[cfg(feature = "onnx")]
@@ -185,28 +272,61 @@ fn open(source: &Path, _: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileErr
 }
 
 fn check_passes(options: &CompileOptions) -> Result<(), CompileError> {
-    let known: Vec<&'static str> = passes::list().iter().map(|(name, _)| *name).collect();
-    if let Some(name) = options.dump.as_ref().filter(|name| !known.contains(&name.as_str())) {
-        return Err(CompileError::UnknownPass { name: name.clone(), known });
+    let mut known: Vec<&'static str> = passes::list().iter().map(|(name, _)| *name).collect();
+    let passes = known.len();
+    known.extend([QUANTIZE, STAGING]);
+    if let Some(name) = options
+        .dump
+        .as_ref()
+        .filter(|name| !known.contains(&name.as_str()))
+    {
+        return Err(CompileError::UnknownPass {
+            name: name.clone(),
+            known,
+        });
+    }
+    if options.report.is_some() && options.precision != Precision::Int8 {
+        return Err(CompileError::Report);
+    }
+    if !(1..=MAX_CHUNKS).contains(&options.max_chunks) {
+        return Err(CompileError::Chunks(options.max_chunks));
     }
     match options.stop_after {
-        Some(asked) if asked > known.len() => Err(CompileError::StopAfter { asked, count: known.len() }),
+        Some(asked) if asked > passes => Err(CompileError::StopAfter {
+            asked,
+            count: passes,
+        }),
         _ => Ok(()),
     }
 }
 
 /// The sizes to compile for: those asked for, each once, or the model's own.
-fn sizes(options: &CompileOptions, model: &Checkpoint) -> Result<Vec<(usize, usize)>, CompileError> {
+fn sizes(
+    options: &CompileOptions,
+    model: &Checkpoint,
+) -> Result<Vec<(usize, usize)>, CompileError> {
     if options.sizes.is_empty() {
         let [h, w] = model.latent.map(|n| n * model.vae_factor);
         return Ok(vec![(w, h)]);
     }
     // Pictures are of multiples of 8 whatever the model, as in diffusers.
-    let multiple = if model.vae_factor > 8 || 8 % model.vae_factor != 0 { model.vae_factor } else { 8 };
+    let multiple = if model.vae_factor > 8 || 8 % model.vae_factor != 0 {
+        model.vae_factor
+    } else {
+        8
+    };
     let fits = |n: usize| (1..=MAX_SIZE).contains(&n) && n.is_multiple_of(multiple);
-    let wrong: Vec<_> = options.sizes.iter().copied().filter(|(w, h)| !fits(*w) || !fits(*h)).collect();
+    let wrong: Vec<_> = options
+        .sizes
+        .iter()
+        .copied()
+        .filter(|(w, h)| !fits(*w) || !fits(*h))
+        .collect();
     if !wrong.is_empty() {
-        return Err(CompileError::Size { sizes: wrong, multiple });
+        return Err(CompileError::Size {
+            sizes: wrong,
+            multiple,
+        });
     }
     let mut sizes: Vec<(usize, usize)> = Vec::new();
     for size in &options.sizes {
@@ -219,7 +339,15 @@ fn sizes(options: &CompileOptions, model: &Checkpoint) -> Result<Vec<(usize, usi
 
 /// The size that the model's card names, if it is one of those, else the first.
 fn default_size(model: &Checkpoint, sizes: &[(usize, usize)]) -> (usize, usize) {
-    let named = |key: &str| model.card.own.get("defaults")?.get(key)?.as_u64().and_then(|n| usize::try_from(n).ok());
+    let named = |key: &str| {
+        model
+            .card
+            .own
+            .get("defaults")?
+            .get(key)?
+            .as_u64()
+            .and_then(|n| usize::try_from(n).ok())
+    };
     let own = named("width").zip(named("height"));
     own.filter(|own| sizes.contains(own)).unwrap_or(sizes[0])
 }
@@ -232,9 +360,15 @@ fn run_passes(
     let mut last = "the frontend";
     let name = graph.name.clone();
     passes::run(graph, options.stop_after, &mut |report, graph| {
-        progress(Progress::Pass { graph: &name, report });
+        progress(Progress::Pass {
+            graph: &name,
+            report,
+        });
         if options.dump.as_deref() == Some(report.name) {
-            progress(Progress::Graph { pass: report.name, graph });
+            progress(Progress::Graph {
+                pass: report.name,
+                graph,
+            });
         }
         last = report.name;
     })?;
@@ -244,23 +378,81 @@ fn run_passes(
     Ok(())
 }
 
-/// Every graph at every size that it has one for.
-fn parts(model: &Checkpoint, sizes: &[(usize, usize)]) -> Result<Vec<Part>, CompileError> {
-    let text = Part { kind: GraphKind::TextEncoder, height: 0, width: 0, graph: model.text_encoder.clone() };
-    let mut parts = vec![text];
-    for (width, height) in sizes {
+/// Every graph at every size that it has one for, the UNet in stages.
+fn parts(
+    model: &Checkpoint,
+    sizes: &[(usize, usize)],
+    options: &CompileOptions,
+) -> Result<Vec<Part>, CompileError> {
+    let part = |kind, stage, max_chunks, (width, height): (usize, usize), graph| {
+        // Sizes are at most `MAX_SIZE`.
+        Part {
+            kind,
+            stage,
+            max_chunks,
+            height: height as u32,
+            width: width as u32,
+            graph,
+        }
+    };
+    let mut parts = vec![part(
+        GraphKind::TextEncoder,
+        Stage::Whole,
+        1,
+        (0, 0),
+        model.text_encoder.clone(),
+    )];
+    for (width, height) in sizes.iter().copied() {
         let latent = [height / model.vae_factor, width / model.vae_factor];
         let pictures = [
             (GraphKind::Unet, Some(&model.unet), latent),
             (GraphKind::VaeDecoder, Some(&model.vae_decoder), latent),
-            (GraphKind::VaeEncoder, model.vae_encoder.as_ref(), [*height, *width]),
+            (
+                GraphKind::VaeEncoder,
+                model.vae_encoder.as_ref(),
+                [height, width],
+            ),
         ];
         for (kind, graph, size) in pictures {
             let Some(graph) = graph else { continue };
-            // Sizes are at most `MAX_SIZE`.
-            let (height, width) = (*height as u32, *width as u32);
-            parts.push(Part { kind, height, width, graph: graph.resized(size)? });
+            let mut graph = graph.resized(size)?;
+            if options.precision == Precision::Int8 {
+                quantize::integer_attention(&mut graph);
+            }
+            if kind != GraphKind::Unet {
+                parts.push(part(kind, Stage::Whole, 1, (width, height), graph));
+                continue;
+            }
+            let (stages, max_chunks) = stages(&graph, options.max_chunks);
+            let early = [
+                (Stage::Prompt, stages.prompt),
+                (Stage::Timestep, stages.timestep),
+            ];
+            for (stage, graph) in early.into_iter().chain([(Stage::Step, Some(stages.step))]) {
+                parts.extend(
+                    graph.map(|graph| part(kind, stage, max_chunks, (width, height), graph)),
+                );
+            }
         }
     }
     Ok(parts)
+}
+
+/// The UNet's stages for as many chunks of context as it can have, up to `most`, and how many those are.
+fn stages(unet: &Graph, most: u32) -> (staging::Stages, u32) {
+    let one = staging::split(unet);
+    let context = unet
+        .inputs
+        .iter()
+        .find(|id| unet.value(**id).name == CONTEXT);
+    let Some(rows) = context.and_then(|id| unet.shape(*id).first().copied()) else {
+        return (one, 1);
+    };
+    if most == 1 || !one.follows_context() {
+        return (one, 1);
+    }
+    match unet.with_rows(CONTEXT, rows * most as usize) {
+        Ok(grown) => (staging::split(&grown), most),
+        Err(_) => (one, 1),
+    }
 }

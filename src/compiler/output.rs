@@ -24,11 +24,20 @@ pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), PlanError>,
 ) -> Result<u64, CompileError> {
-    let error = |source| CompileError::Write { path: path.to_owned(), source };
+    let error = |source| CompileError::Write {
+        path: path.to_owned(),
+        source,
+    };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let beside = path.with_file_name(name);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&beside).map_err(error)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&beside)
+        .map_err(error)?;
     let mut partial = Partial(Some(beside.clone()));
     let mut file = BufWriter::with_capacity(1 << 20, file);
     write(&mut file).map_err(|e| match e {

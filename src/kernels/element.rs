@@ -83,12 +83,26 @@ impl F16 {
         let odd = (magnitude >> 13) & 1;
         let normal = magnitude.wrapping_add(0xc800_0fff).wrapping_add(odd) >> 13;
         // Below 2^-14 the unit is 2^-24, which is the unit of 0.5: the addition rounds.
-        let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+        let subnormal = (f32::from_bits(magnitude) + 0.5)
+            .to_bits()
+            .wrapping_sub(0.5f32.to_bits());
         let nan = ((magnitude >> 13) & 0x3ff) | 0x7e00;
-        let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+        let finite = if magnitude < 0x3880_0000 {
+            subnormal
+        } else {
+            normal
+        };
         // From 65520 on the nearest is infinite.
-        let bounded = if magnitude >= 0x477f_f000 { 0x7c00 } else { finite };
-        let result = if magnitude > 0x7f80_0000 { nan } else { bounded };
+        let bounded = if magnitude >= 0x477f_f000 {
+            0x7c00
+        } else {
+            finite
+        };
+        let result = if magnitude > 0x7f80_0000 {
+            nan
+        } else {
+            bounded
+        };
         Self((result | sign) as u16)
     }
 
@@ -103,7 +117,11 @@ impl F16 {
         let two_14 = f32::from_bits(113 << 23);
         let subnormal = (f32::from_bits(shifted + (113 << 23)) - two_14).to_bits();
         let special = shifted | 0x7f80_0000 | if magnitude > 0x7c00 { 1 << 22 } else { 0 };
-        let finite = if magnitude < 0x0400 { subnormal } else { normal };
+        let finite = if magnitude < 0x0400 {
+            subnormal
+        } else {
+            normal
+        };
         f32::from_bits(sign | if magnitude >= 0x7c00 { special } else { finite })
     }
 }

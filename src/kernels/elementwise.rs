@@ -30,7 +30,13 @@ pub(crate) trait Map {
 /// # Safety
 /// As [`Job::run`](crate::Job::run).
 #[inline(always)]
-pub(crate) unsafe fn run<T: Element>(kernels: Kernels, map: &impl Map, x: Source<T>, out: &Output<T>, task: usize) {
+pub(crate) unsafe fn run<T: Element>(
+    kernels: Kernels,
+    map: &impl Map,
+    x: Source<T>,
+    out: &Output<T>,
+    task: usize,
+) {
     let range = range(out.len(), task);
     // SAFETY: a task alone has its range.
     let out = unsafe { out.slice_mut(range.clone()) };

@@ -35,11 +35,18 @@ pub enum ArgumentError {
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length { op, operand, expected, found } => {
+            Self::Length {
+                op,
+                operand,
+                expected,
+                found,
+            } => {
                 write!(f, "{op}: `{operand}` has {found} elements, not {expected}")
             }
             Self::Attribute { op, attribute } => write!(f, "{op}: `{attribute}` is out of range"),
-            Self::Id { row, id, vocab } => write!(f, "row {row} holds id {id}, which is not below {vocab}"),
+            Self::Id { row, id, vocab } => {
+                write!(f, "row {row} holds id {id}, which is not below {vocab}")
+            }
         }
     }
 }
@@ -56,15 +63,39 @@ impl Check {
             .iter()
             .try_fold(1usize, |product, factor| product.checked_mul(*factor))
             .filter(|size| *size <= isize::MAX as usize)
-            .ok_or(ArgumentError::Attribute { op: self.0, attribute })
+            .ok_or(ArgumentError::Attribute {
+                op: self.0,
+                attribute,
+            })
     }
 
     pub fn that(&self, attribute: &'static str, holds: bool) -> Result<(), ArgumentError> {
-        if holds { Ok(()) } else { Err(ArgumentError::Attribute { op: self.0, attribute }) }
+        if holds {
+            Ok(())
+        } else {
+            Err(ArgumentError::Attribute {
+                op: self.0,
+                attribute,
+            })
+        }
     }
 
-    pub fn len(&self, operand: &'static str, found: usize, expected: usize) -> Result<(), ArgumentError> {
-        if found == expected { Ok(()) } else { Err(ArgumentError::Length { op: self.0, operand, expected, found }) }
+    pub fn len(
+        &self,
+        operand: &'static str,
+        found: usize,
+        expected: usize,
+    ) -> Result<(), ArgumentError> {
+        if found == expected {
+            Ok(())
+        } else {
+            Err(ArgumentError::Length {
+                op: self.0,
+                operand,
+                expected,
+                found,
+            })
+        }
     }
 
     /// An optional operand's length, where there is one.

@@ -36,7 +36,9 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
@@ -55,7 +57,12 @@ impl Isa {
 
     /// The fastest that is available.
     pub fn detect() -> Isa {
-        Self::ALL.iter().copied().rev().find(|isa| isa.available()).unwrap_or(Isa::Scalar)
+        Self::ALL
+            .iter()
+            .copied()
+            .rev()
+            .find(|isa| isa.available())
+            .unwrap_or(Isa::Scalar)
     }
 }
 
@@ -73,8 +80,15 @@ pub struct IsaError {
 
 impl fmt::Display for IsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no kernels for instruction set `{}` here; available:", self.name)?;
-        Isa::ALL.iter().filter(|isa| isa.available()).try_for_each(|isa| write!(f, " {isa}"))
+        write!(
+            f,
+            "no kernels for instruction set `{}` here; available:",
+            self.name
+        )?;
+        Isa::ALL
+            .iter()
+            .filter(|isa| isa.available())
+            .try_for_each(|isa| write!(f, " {isa}"))
     }
 }
 
@@ -89,7 +103,13 @@ pub struct Kernels {
 impl Kernels {
     /// The kernels of `isa`, if it is available.
     pub fn new(isa: Isa) -> Result<Self, IsaError> {
-        if isa.available() { Ok(Self { isa }) } else { Err(IsaError { name: isa.name().into() }) }
+        if isa.available() {
+            Ok(Self { isa })
+        } else {
+            Err(IsaError {
+                name: isa.name().into(),
+            })
+        }
     }
 
     /// The fastest kernels available.

@@ -95,8 +95,15 @@ impl<'j> Launch<'j> {
 
     /// A launch of the whole job, which is borrowed exclusively: there is no second launch of it at the same time.
     pub fn new(job: &'j mut dyn Job) -> Self {
-        assert!(job.phases() <= Self::MAX_PHASES, "a job has at most {} phases", Self::MAX_PHASES);
-        Self { job, phases: Default::default() }
+        assert!(
+            job.phases() <= Self::MAX_PHASES,
+            "a job has at most {} phases",
+            Self::MAX_PHASES
+        );
+        Self {
+            job,
+            phases: Default::default(),
+        }
     }
 
     /// Takes and runs tasks. When it returns, each task has been run or is being run by another thread that is in this
@@ -117,7 +124,11 @@ impl<'j> Launch<'j> {
                 let mut spins = 0u32;
                 while phase.ended.load(Acquire) < tasks {
                     spins += 1;
-                    if spins < 1 << 10 { std::hint::spin_loop() } else { std::thread::yield_now() }
+                    if spins < 1 << 10 {
+                        std::hint::spin_loop()
+                    } else {
+                        std::thread::yield_now()
+                    }
                 }
             }
         }

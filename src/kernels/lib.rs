@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `element.rs` | `f32` and [`F16`], the types in memory |
+//! | `codes.rs` | activations in 8 bits: the buffer and the map to codes |
 //! | `isa.rs` | [`Isa`] and [`Kernels`], the proof that this CPU has one |
 //! | `job.rs` | [`Job`], [`Launch`] |
 //! | `math.rs` | `exp`, `sigmoid`, GELU, `sin` and `cos`, the same everywhere |
@@ -19,13 +20,15 @@
 //! | `registry/` | every kernel by name, with problems to test and to time it |
 //!
 //! In an operator's folder, `mod.rs` has the struct, `scalar.rs` the reference with the definition of the result, bit
-//! for bit, and `portable.rs` the fast body that the compiler vectorizes. An operator that only moves data, or treats
+//! for bit, and `portable.rs` the fast body that the compiler vectorizes. What computes in integers is in `int8/` beside
+//! the float operator, what only gives codes in `codes.rs`. An operator that only moves data, or treats
 //! each element by itself, has one body.
 
 mod affine;
 mod arch;
 mod attention;
 mod binary;
+mod codes;
 mod concat;
 mod copy;
 mod element;
@@ -41,6 +44,7 @@ mod layer_norm;
 pub mod math;
 mod output;
 pub mod pack;
+mod quantize;
 pub mod registry;
 mod scratch;
 mod softmax;
@@ -49,20 +53,34 @@ mod unary;
 mod upsample;
 
 pub use affine::{Affine, AffineParams};
-pub use attention::{Attention, AttentionOperands, AttentionParams, scratch_bytes as attention_scratch_bytes};
+pub use attention::{
+    Attention, AttentionInt8, AttentionInt8Operands, AttentionOperands, AttentionParams,
+    codes_len as attention_codes_len, int8_scratch_bytes as attention_int8_scratch_bytes,
+    scratch_bytes as attention_scratch_bytes,
+};
 pub use binary::{Binary, BinaryKind, BinaryParams, Broadcast};
+pub use codes::{Quantizer, codes_bytes, codes_start, dequantize};
 pub use concat::{Concat, ConcatParams};
 pub use copy::{Copy, CopyParams};
 pub use element::{Element, F16};
 pub use embed::{Embed, EmbedParams};
 pub use error::ArgumentError;
 pub use gemm::{
-    Conv2d, Conv2dOperands, Conv2dParams, Linear, LinearOperands, LinearParams, scratch_bytes as gemm_scratch_bytes,
+    Conv2d, Conv2dInt8, Conv2dInt8Operands, Conv2dOperands, Conv2dParams, Linear, LinearInt8,
+    LinearInt8Operands, LinearOperands, LinearParams,
+    int8_scratch_bytes as gemm_int8_scratch_bytes, scratch_bytes as gemm_scratch_bytes,
 };
-pub use group_norm::{GroupNorm, GroupNormOperands, GroupNormParams, NORM_BLOCK, stats_len};
+pub use group_norm::{
+    GroupNorm, GroupNormCodes, GroupNormCodesOperands, GroupNormOperands, GroupNormParams,
+    NORM_BLOCK, codes_stats_len, stats_len,
+};
 pub use isa::{Isa, IsaError, Kernels};
 pub use job::{Job, Launch, run_alone};
-pub use layer_norm::{LayerNorm, LayerNormParams};
+pub use layer_norm::{
+    LayerNorm, LayerNormCodes, LayerNormParams,
+    codes_scratch_bytes as layer_norm_codes_scratch_bytes,
+};
+pub use quantize::{Quantize, QuantizeParams, ranges_len};
 pub use softmax::{Softmax, SoftmaxParams};
 pub use timestep_embedding::{TimestepEmbedding, TimestepEmbeddingParams};
 pub use unary::{Unary, UnaryParams};

@@ -59,6 +59,12 @@ pub fn max(a: f32, b: f32) -> f32 {
 /// Adding and subtracting it rounds an `f32` below 2^22 to an integer; its low bits then are that integer.
 const ROUND: f32 = 12_582_912.0;
 
+/// The nearest integer, ties to even, for |x| below 2^22.
+#[inline(always)]
+pub fn round(x: f32) -> i32 {
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
 /// `e^x`, within 1.5 ulp where the result is normal.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -144,12 +150,22 @@ pub fn sin_cos(x: f32) -> (f32, f32) {
         .iter()
         .fold(-1.0 / 39_916_800.0f64, |p, c| p.mul_add(s, *c));
     let sin = (sin * s).mul_add(r, r);
-    let cos = [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5]
-        .iter()
-        .fold(1.0 / 479_001_600.0f64, |p, c| p.mul_add(s, *c));
+    let cos = [
+        -1.0 / 3_628_800.0,
+        1.0 / 40_320.0,
+        -1.0 / 720.0,
+        1.0 / 24.0,
+        -0.5,
+    ]
+    .iter()
+    .fold(1.0 / 479_001_600.0f64, |p, c| p.mul_add(s, *c));
     let cos = cos.mul_add(s, 1.0);
     let quadrant = shifted.to_bits() & 3;
-    let (sin, cos) = if quadrant & 1 == 1 { (cos, sin) } else { (sin, cos) };
+    let (sin, cos) = if quadrant & 1 == 1 {
+        (cos, sin)
+    } else {
+        (sin, cos)
+    };
     let sin = if quadrant & 2 == 2 { -sin } else { sin };
     let cos = if (quadrant + 1) & 2 == 2 { -cos } else { cos };
     (sin as f32, cos as f32)

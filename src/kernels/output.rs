@@ -15,7 +15,11 @@ unsafe impl<T: Send> Send for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {
     pub fn new(buffer: &'a mut [T]) -> Self {
-        Self { ptr: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+        Self {
+            ptr: buffer.as_mut_ptr(),
+            len: buffer.len(),
+            buffer: PhantomData,
+        }
     }
 
     #[inline(always)]

@@ -89,6 +89,12 @@ pub enum What {
     Order,
     /// Two ports have bytes or their name in common.
     Overlap,
+    /// The programs of a graph at a size are of stages that do not go together.
+    Stage,
+    /// What lies in the pinned bytes is no value that an earlier stage gives, or not as the other program says.
+    Pinned,
+    /// The rows of a step or of a port do not grow with the chunks of context.
+    Chunks,
     /// Text is not UTF-8, or a name is cut in the middle of a character.
     Utf8,
     /// A name is empty.
@@ -116,11 +122,17 @@ pub struct Place {
 
 impl Place {
     pub(crate) fn section(id: u32) -> Self {
-        Place { section: Some(id), ..Place::default() }
+        Place {
+            section: Some(id),
+            ..Place::default()
+        }
     }
 
     pub(crate) fn at(offset: u64) -> Self {
-        Place { offset: Some(offset), ..Place::default() }
+        Place {
+            offset: Some(offset),
+            ..Place::default()
+        }
     }
 
     pub(crate) fn error(self, what: What) -> PackageError {
@@ -168,25 +180,51 @@ impl fmt::Display for What {
                 )
             }
             What::Version { supported, found } => {
-                write!(f, "the package has format version {found}; this program reads version {supported}")
+                write!(
+                    f,
+                    "the package has format version {found}; this program reads version {supported}"
+                )
             }
             What::Length { expected, found } if found < expected => {
                 write!(f, "truncated: {expected} bytes expected, {found} found")
             }
-            What::Length { expected, found } => write!(f, "too long: {expected} bytes expected, {found} found"),
+            What::Length { expected, found } => {
+                write!(f, "too long: {expected} bytes expected, {found} found")
+            }
             What::Checksum { expected, found } => {
-                write!(f, "damaged: checksum {expected:08x} expected, {found:08x} found")
+                write!(
+                    f,
+                    "damaged: checksum {expected:08x} expected, {found:08x} found"
+                )
             }
-            What::Field { name, expected, found } => write!(f, "{name}: {expected} expected, {found} found"),
-            What::Range { name, limit, found } => write!(f, "{name}: at most {limit} expected, {found} found"),
+            What::Field {
+                name,
+                expected,
+                found,
+            } => write!(f, "{name}: {expected} expected, {found} found"),
+            What::Range { name, limit, found } => {
+                write!(f, "{name}: at most {limit} expected, {found} found")
+            }
             What::Unknown { name, found } => write!(f, "{name}: {found} has no meaning"),
-            What::Alignment { name, alignment, found } => {
-                write!(f, "{name}: a multiple of {alignment} expected, {found} found")
+            What::Alignment {
+                name,
+                alignment,
+                found,
+            } => {
+                write!(
+                    f,
+                    "{name}: a multiple of {alignment} expected, {found} found"
+                )
             }
-            What::Outside { name, end, limit } => write!(f, "{name} ends at {end}, past the end at {limit}"),
+            What::Outside { name, end, limit } => {
+                write!(f, "{name} ends at {end}, past the end at {limit}")
+            }
             What::Missing => f.write_str("missing"),
             What::Order => f.write_str("repeated or out of order"),
             What::Overlap => f.write_str("shares bytes or its name with another port"),
+            What::Stage => f.write_str("the stages of the graph at this size do not go together"),
+            What::Pinned => f.write_str("disagrees with the other stages about the pinned bytes"),
+            What::Chunks => f.write_str("its rows do not grow with the chunks of context"),
             What::Utf8 => f.write_str("text is not UTF-8"),
             What::NoName => f.write_str("the name is empty"),
             What::Operator(error) => error.fmt(f),
@@ -213,11 +251,17 @@ impl fmt::Display for OpError {
             OpError::OperandCount => f.write_str("the operator has another number of operands"),
             OpError::Attribute(name) => write!(f, "attribute `{name}` is outside its range"),
             OpError::Slot(name) => {
-                write!(f, "operand `{name}` is empty where it must not be, or filled where it must be empty")
+                write!(
+                    f,
+                    "operand `{name}` is empty where it must not be, or filled where it must be empty"
+                )
             }
             OpError::Space(name) => write!(f, "operand `{name}` lies in the wrong space"),
             OpError::Type(name) => write!(f, "operand `{name}` has the wrong type"),
-            OpError::Size(name) => write!(f, "operand `{name}` has a size other than the attributes say"),
+            OpError::Size(name) => write!(
+                f,
+                "operand `{name}` has a size other than the attributes say"
+            ),
             OpError::Overlap(name) => write!(f, "operand `{name}` overlaps what the step writes"),
         }
     }

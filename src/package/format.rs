@@ -19,16 +19,33 @@
 //! The programs section is a header of eight u32 (numbers of programs, ports, steps, operands, attribute words, bytes of
 //! names, zero, zero), then those tables in that order without gaps:
 //!
-//! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width; u64 arena bytes, bytes of scratch per thread; u32 first
-//!   port, inputs, outputs, first step, steps, zero. Programs are sorted by the first four fields, and no two have the
-//!   same.
-//! - port, [`PORT_BYTES`]: u32 name offset, name bytes, type, layout, rank, four sizes (1 past the rank), zero; u64
+//! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width; u64 arena bytes, bytes of scratch per thread, pinned
+//!   bytes; u32 first port, inputs, outputs, first step, steps, chunks. Programs are sorted by the first four fields, and
+//!   no two have the same.
+//! - port, [`PORT_BYTES`]: u32 name offset, name bytes, type, layout, rank, four sizes (1 past the rank), flags; u64
 //!   offset, bytes. A program's inputs stand before its outputs.
-//! - step, [`STEP_BYTES`]: u16 operator, attribute words, operands, zero; u32 first word, first operand, name offset, name
-//!   bytes.
+//! - step, [`STEP_BYTES`]: u16 operator, attribute words, operands, flags; u32 first word, first operand, name offset,
+//!   name bytes.
 //! - operand, [`OPERAND_BYTES`]: u16 space, u16 type, u32 zero, u64 offset, u64 bytes. All zero for an empty slot.
 //! - attribute words, u32.
 //! - names: UTF-8, one after the other.
+//!
+//! # Stages
+//!
+//! A graph at a size is one program of stage `whole`, or one of `step` with one of `prompt`, one of `timestep` or both.
+//! Then the arena of each begins with the same *pinned* bytes, a multiple of 64, which hold what the earlier stages give
+//! to `step` and nothing else: every output of `prompt` and `timestep` lies there, and is an input of `step` of the same
+//! name, type, sizes, place and flags; all other inputs and the outputs of `step` lie elsewhere. An operand that begins in
+//! the pinned bytes is one of those ports, whole, and `step` only reads it. So the pinned bytes stay valid from one run of
+//! `step` to the next. A `whole` program has none.
+//!
+//! # Chunks
+//!
+//! The context is of 1 to *chunks* chunks, of which `prompt` and `step` say the same number; in other programs it is 1. A
+//! step with the flag [`PER_CHUNK`] is planned for that many, and its rows (`rows`, or `kv_rows` of an Attention) are a
+//! multiple of them; for fewer chunks it has as many fewer rows ([`crate::Op::at_chunks`]) and its operands end earlier. In
+//! `prompt` such steps are Linear and Quantize by rows, in `step` Attention without mask, not causal and not in integers.
+//! A port with the flag is `[1, rows, c]` and row-major; in `prompt` any, in `step` a pinned input.
 //!
 //! Each record's part of the next tables begins where the previous record's ended, and the last ends with the table.
 //!
@@ -37,7 +54,7 @@
 /// The first bytes of every package.
 pub const MAGIC: [u8; 8] = *b"KILNPKG\0";
 /// The version that this crate reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Size of a row of the section table.
@@ -53,12 +70,14 @@ pub const CHECKSUM_BLOCK: u64 = 1 << 20;
 /// The flag of a section that a reader may skip.
 pub const OPTIONAL: u32 = 1;
 /// The most inputs, and the most outputs, of a program.
-pub const MAX_PORTS: u32 = 16;
+pub const MAX_PORTS: u32 = 256;
+/// The flag of a step and of a port whose rows are for the most chunks of context.
+pub const PER_CHUNK: u32 = 1;
 
 /// Size of the programs section's header.
 pub const PROGRAMS_HEADER_BYTES: usize = 32;
 /// Size of a program's record.
-pub const PROGRAM_BYTES: usize = 56;
+pub const PROGRAM_BYTES: usize = 64;
 /// Size of a port's record.
 pub const PORT_BYTES: usize = 56;
 /// Size of a step's record.
@@ -84,5 +103,12 @@ pub mod section {
     pub const CHECKSUMS: u32 = 6;
 
     /// Name of each section, by id from 1.
-    pub const NAMES: [&str; 6] = ["card", "tokenizer", "scheduler", "programs", "weights", "checksums"];
+    pub const NAMES: [&str; 6] = [
+        "card",
+        "tokenizer",
+        "scheduler",
+        "programs",
+        "weights",
+        "checksums",
+    ];
 }

@@ -17,7 +17,7 @@
 //! - `types`: the words both sides share: element types, operands, graph kinds.
 //! - `op`: the operators, `check`: what their operands must be.
 //! - `format`: sizes and numbers of the file's records, `bytes`: reading them, `crc`: CRC-32C.
-//! - `reader`: [`Package`], `program`: [`Program`], [`Step`] and [`Port`], `validate`: what is checked before use.
+//! - `reader`: [`Package`], `program`: [`Program`], [`Step`] and [`Port`], `validate` and `stages`: what is checked before use.
 //! - `buffers`: when which bytes of an arena are in use.
 //! - `writer`: [`PackageWriter`], which writes what the reader accepts.
 //!
@@ -40,6 +40,7 @@ pub mod format;
 mod op;
 mod program;
 mod reader;
+mod stages;
 mod types;
 mod validate;
 mod writer;

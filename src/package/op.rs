@@ -6,11 +6,21 @@
 //!
 //! The GEMM family ([`Conv2d`], [`Linear`]) computes, per output element and in this order,
 //! `residual + activation(bias + shift + scale * sum over k)`. Its weights are *panels* of 16 output columns:
-//! `[ceil(n / 16)][k][16]` for `f32` and `f16`, `[ceil(n / 16)][k / 4][16][4]` with k padded to 8 for `i8`; columns
-//! past `n` are zero. k runs over (kernel row, kernel column, input channel) for convolutions and over the first
-//! source's channels, then the second's, for a Linear.
+//! `[ceil(n / 16)][k][16]` for `f32` and `f16`, `[ceil(n / 16)][k / 4][16][4]` with k padded to a multiple of 8 for `i8`;
+//! columns past `n` and k past its end are zero. k runs over (kernel row, kernel column, input channel) for convolutions
+//! and over the first source's channels, then the second's, for a Linear.
+//!
+//! *Codes* are a `[rows, c]` of bytes that stand for `scale * (code - zero_point)`, in one `u8` buffer: first
+//! `{scale: f32, zero_point: i32}`, the zero point from 0 to 255, for each row (or once for all rows), padded with zeros
+//! to a multiple of 64 bytes; then the codes, dense. [`codes_bytes`] is its size.
+//!
+//! A GEMM whose `x` is codes computes in integers: its weights are `i8`, its output, `shift` and `residual` `f16`, and it
+//! has two more operands, for each column of the weights (with [`Activation::Geglu`] all values before all gates) the
+//! `scale` (`f32`) of its weights and `sums` (`i32`), the sum of its weights. A convolution takes codes with one scale for
+//! all rows and pads with zero points, a Linear codes with a scale for each row and no `x2`. With floats, `scale` and
+//! `sums` are empty.
 
-use crate::DType;
+use crate::{DType, Stage};
 
 /// What stands wrong in an operator's attributes or operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +314,8 @@ ops! {
     } [x Input, x2 Optional, weight Input, scale Optional, sums Optional, bias Optional, shift Optional, residual Optional, out Output]
 
     /// Group normalization over `[rows, c + c2]` (two sources as in [`Linear`]), written as one `[rows, c + c2]`.
-    /// `gamma` and `beta` are `f32[c + c2]`. `stats` holds `[ceil(rows / 64) + 1][c + c2][2]` `f32`.
+    /// `gamma` and `beta` are `f32[c + c2]`. `stats` holds `[ceil(rows / 64) + 1][c + c2][2]` `f32`;
+    /// `[ceil(rows / 64) + 1][c + c2][4]` when `quantized`.
     GroupNorm = 3 {
         /// Pixels.
         rows: u32,
@@ -318,6 +329,8 @@ ops! {
         eps: f32,
         /// `None` or `Silu`.
         activation: Activation,
+        /// `out` is codes with one scale.
+        quantized: bool,
     } [x Input, x2 Optional, gamma Optional, beta Optional, stats Scratch, out Output]
 
     /// Layer normalization of each row of `[rows, c]`; `gamma` and `beta` are `f32[c]`.
@@ -328,11 +341,16 @@ ops! {
         c: u32,
         /// Added to the variance.
         eps: f32,
+        /// `out` is codes with a scale for each row.
+        quantized: bool,
     } [x Input, gamma Optional, beta Optional, out Output]
 
     /// `softmax(scale * q k^T + mask) v` for each head; head `h` reads columns `h * head_dim ..` of `q`, `k` and `v` and
     /// writes the same columns of `out`, `[q_rows, heads * head_dim]`. A row of `q`, `k` or `v` starts every
     /// `*_stride` elements. `mask` is `f32[q_rows, kv_rows]`.
+    ///
+    /// With `integers`, both products are sums of products of 8-bit integers; `q_rows` is `kv_rows`, there is no mask, and
+    /// `codes` holds [`attention_codes_len`] `f32`.
     Attention = 5 {
         /// Rows of `q` and `out`.
         q_rows: u32,
@@ -352,7 +370,9 @@ ops! {
         scale: f32,
         /// Row `i` sees the rows `0..=i` only.
         causal: bool,
-    } [q Input, k Input, v Input, mask Optional, out Output]
+        /// The products are of 8-bit integers.
+        integers: bool,
+    } [q Input, k Input, v Input, mask Optional, codes Scratch, out Output]
 
     /// A function of each element; `out` may be `x`'s own buffer.
     Unary = 6 {
@@ -458,6 +478,106 @@ ops! {
         /// First element of `x`.
         offset: u32,
     } [x Input, out Output]
+
+    /// The codes of `[rows, c + c2]` (two sources as in [`Linear`]). `ranges` holds `f32`: two for each 64 rows, or two
+    /// when `per_row`.
+    Quantize = 15 {
+        /// Rows.
+        rows: u32,
+        /// Columns of `x`.
+        c: u32,
+        /// Columns of `x2`; 0 when there is none.
+        c2: u32,
+        /// A scale for each row; else one for all.
+        per_row: bool,
+    } [x Input, x2 Optional, ranges Scratch, out Output]
+}
+
+/// Bytes of the codes of `[rows, c]`, with a scale for each row or one for all (saturated).
+pub const fn codes_bytes(rows: u64, c: u64, per_row: bool) -> u64 {
+    codes_parameter_bytes(rows, per_row).saturating_add(rows.saturating_mul(c))
+}
+
+/// Bytes before the codes themselves (saturated).
+pub const fn codes_parameter_bytes(rows: u64, per_row: bool) -> u64 {
+    let pairs = if per_row { rows } else { 1 };
+    let bytes = pairs.saturating_mul(8).saturating_add(63);
+    bytes - bytes % 64
+}
+
+/// Elements of `codes` of an [`Attention`] with `integers`; `None` if they are more than `u64` counts. For each head
+/// `keys (dim4 + dim16) / 4 + 2 keys + dim16`, where `keys` is `kv_rows` rounded up to a multiple of 128, `dim4` and
+/// `dim16` `head_dim` to multiples of 4 and 16.
+pub fn attention_codes_len(kv_rows: u32, heads: u32, head_dim: u32) -> Option<u64> {
+    let (keys, dim) = (
+        u64::from(kv_rows).next_multiple_of(128),
+        u64::from(head_dim),
+    );
+    let (dim4, dim16) = (dim.next_multiple_of(4), dim.next_multiple_of(16));
+    let codes = (keys / 4).checked_mul(dim4 + dim16)?;
+    codes
+        .checked_add(2 * keys + dim16)?
+        .checked_mul(heads.into())
+}
+
+/// The most terms of a sum of products of a code, a weight of 8 bits and a difference of zero points that `i32` holds.
+pub const MAX_INTEGER_K: u32 = i32::MAX as u32 / (255 * 127);
+
+impl Op {
+    /// The slot whose element type is the operator's activation type: `out`, unless that holds codes.
+    pub fn activation_slot(&self) -> &'static str {
+        if self.writes_codes() { "x" } else { "out" }
+    }
+
+    /// Whether `out` holds codes.
+    pub fn writes_codes(&self) -> bool {
+        match self {
+            Op::Quantize(_) => true,
+            Op::GroupNorm(op) => op.quantized,
+            Op::LayerNorm(op) => op.quantized,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a GEMM, whose `x` may be codes.
+    pub fn takes_codes(&self) -> bool {
+        matches!(self, Op::Conv2d(_) | Op::Linear(_))
+    }
+
+    /// The operator of a step that is `per_chunk`, for `chunks` of the `max_chunks` that the program is planned for: of the
+    /// rows that grow with the context it has that share. Operators that are never `per_chunk` stay as they are.
+    pub fn at_chunks(&self, chunks: u32, max_chunks: u32) -> Op {
+        let scaled =
+            |rows: u32| match u64::from(rows) * u64::from(chunks) / u64::from(max_chunks.max(1)) {
+                rows if rows <= u64::from(u32::MAX) => rows as u32,
+                _ => u32::MAX,
+            };
+        match *self {
+            Op::Linear(op) => Op::Linear(Linear {
+                rows: scaled(op.rows),
+                ..op
+            }),
+            Op::Quantize(op) if op.per_row => Op::Quantize(Quantize {
+                rows: scaled(op.rows),
+                ..op
+            }),
+            Op::Attention(op) => Op::Attention(Attention {
+                kv_rows: scaled(op.kv_rows),
+                ..op
+            }),
+            other => other,
+        }
+    }
+
+    /// The rows that [`Op::at_chunks`] changes, if the operator may be `per_chunk` in a program of the stage.
+    pub fn chunk_rows(&self, stage: Stage) -> Option<u32> {
+        match (self, stage) {
+            (Op::Linear(op), Stage::Prompt) => Some(op.rows),
+            (Op::Quantize(op), Stage::Prompt) if op.per_row => Some(op.rows),
+            (Op::Attention(op), Stage::Step) if !op.integers && !op.causal => Some(op.kv_rows),
+            _ => None,
+        }
+    }
 }
 
 /// Columns of a weight panel.

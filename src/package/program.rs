@@ -4,7 +4,7 @@ use core::iter::FusedIterator;
 
 use crate::bytes::{Fields, Table, part};
 use crate::error::What;
-use crate::format::{OPERAND_BYTES, PORT_BYTES, PROGRAM_BYTES, STEP_BYTES, WORD_BYTES};
+use crate::format::{OPERAND_BYTES, PER_CHUNK, PORT_BYTES, PROGRAM_BYTES, STEP_BYTES, WORD_BYTES};
 use crate::op::{Op, OpError};
 use crate::{DType, GraphKind, Layout, Operand, Space, Stage};
 
@@ -27,12 +27,13 @@ pub(crate) struct ProgramFields {
     pub width: u32,
     pub arena_bytes: u64,
     pub thread_scratch_bytes: u64,
+    pub pinned_bytes: u64,
     pub first_port: u32,
     pub inputs: u32,
     pub outputs: u32,
     pub first_step: u32,
     pub steps: u32,
-    pub zero: u32,
+    pub max_chunks: u32,
 }
 
 impl ProgramFields {
@@ -44,12 +45,13 @@ impl ProgramFields {
             width: f.u32(),
             arena_bytes: f.u64(),
             thread_scratch_bytes: f.u64(),
+            pinned_bytes: f.u64(),
             first_port: f.u32(),
             inputs: f.u32(),
             outputs: f.u32(),
             first_step: f.u32(),
             steps: f.u32(),
-            zero: f.u32(),
+            max_chunks: f.u32(),
         }
     }
 }
@@ -59,7 +61,7 @@ pub(crate) struct StepFields {
     pub op: u16,
     pub words: u16,
     pub operands: u16,
-    pub zero: u16,
+    pub flags: u16,
     pub first_word: u32,
     pub first_operand: u32,
     pub name: (u32, u32),
@@ -71,7 +73,7 @@ impl StepFields {
             op: f.u16(),
             words: f.u16(),
             operands: f.u16(),
-            zero: f.u16(),
+            flags: f.u16(),
             first_word: f.u32(),
             first_operand: f.u32(),
             name: (f.u32(), f.u32()),
@@ -80,20 +82,53 @@ impl StepFields {
 }
 
 fn known<T>(name: &'static str, code: u32, value: Option<T>) -> Result<T, What> {
-    value.ok_or(What::Unknown { name, found: code.into() })
+    value.ok_or(What::Unknown {
+        name,
+        found: code.into(),
+    })
+}
+
+fn per_chunk(name: &'static str, flags: u32) -> Result<bool, What> {
+    if flags & !PER_CHUNK == 0 {
+        Ok(flags != 0)
+    } else {
+        Err(What::Unknown {
+            name,
+            found: flags.into(),
+        })
+    }
 }
 
 fn zero(name: &'static str, found: u32) -> Result<(), What> {
-    if found == 0 { Ok(()) } else { Err(What::Field { name, expected: 0, found: found.into() }) }
+    if found == 0 {
+        Ok(())
+    } else {
+        Err(What::Field {
+            name,
+            expected: 0,
+            found: found.into(),
+        })
+    }
 }
 
 impl<'a> Tables<'a> {
     pub fn name(&self, (offset, bytes): (u32, u32)) -> Result<&'a str, What> {
         let end = u64::from(offset) + u64::from(bytes);
         let limit = self.names.len() as u64;
-        part(self.names.as_bytes(), offset.into(), bytes.into()).ok_or(What::Outside { name: "name", end, limit })?;
-        let name = self.names.get(offset as usize..end as usize).ok_or(What::Utf8)?;
-        if name.is_empty() { Err(What::NoName) } else { Ok(name) }
+        part(self.names.as_bytes(), offset.into(), bytes.into()).ok_or(What::Outside {
+            name: "name",
+            end,
+            limit,
+        })?;
+        let name = self
+            .names
+            .get(offset as usize..end as usize)
+            .ok_or(What::Utf8)?;
+        if name.is_empty() {
+            Err(What::NoName)
+        } else {
+            Ok(name)
+        }
     }
 
     pub fn program(&self, fields: &ProgramFields) -> Result<Program<'a>, What> {
@@ -105,7 +140,6 @@ impl<'a> Tables<'a> {
         };
         let no_ports = outside("ports", fields.first_port, ports, self.ports.len());
         let count = u32::try_from(ports).map_err(|_| no_ports)?;
-        zero("program's last field", fields.zero)?;
         Ok(Program {
             graph: known("graph", fields.graph, GraphKind::from_code(fields.graph))?,
             stage: known("stage", fields.stage, Stage::from_code(fields.stage))?,
@@ -113,27 +147,60 @@ impl<'a> Tables<'a> {
             width: fields.width,
             arena_bytes: fields.arena_bytes,
             thread_scratch_bytes: fields.thread_scratch_bytes,
+            pinned_bytes: fields.pinned_bytes,
+            max_chunks: fields.max_chunks,
             inputs: fields.inputs as usize,
             ports: self.ports.range(fields.first_port, count).ok_or(no_ports)?,
             steps: self
                 .steps
                 .range(fields.first_step, fields.steps)
-                .ok_or_else(|| outside("steps", fields.first_step, fields.steps.into(), self.steps.len()))?,
+                .ok_or_else(|| {
+                    outside(
+                        "steps",
+                        fields.first_step,
+                        fields.steps.into(),
+                        self.steps.len(),
+                    )
+                })?,
             tables: *self,
         })
+    }
+
+    /// The program at an index.
+    pub fn at(&self, index: usize) -> Option<Result<Program<'a>, What>> {
+        self.programs
+            .get(index)
+            .map(|fields| self.program(&ProgramFields::read(fields)))
+    }
+
+    /// The program of that graph, stage, height and width. The programs must stand in order.
+    pub fn find(&self, key: (u32, u32, u32, u32)) -> Option<Program<'a>> {
+        let read = |index: usize| self.programs.get(index).map(ProgramFields::read);
+        let key_of = |f: &ProgramFields| (f.graph, f.stage, f.height, f.width);
+        let (mut low, mut high) = (0, self.programs.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match read(middle).is_some_and(|fields| key_of(&fields) < key) {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        let fields = read(low).filter(|fields| key_of(fields) == key)?;
+        self.program(&fields).ok()
     }
 
     pub fn port(&self, mut f: Fields) -> Result<Port<'a>, What> {
         let name = self.name((f.u32(), f.u32()))?;
         let (dtype, layout, rank) = (f.u32(), f.u32(), f.u32());
         let dims = [f.u32(), f.u32(), f.u32(), f.u32()];
-        zero("port's last field", f.u32())?;
+        let flags = f.u32();
         Ok(Port {
             name,
             dtype: known("type", dtype, DType::from_code(dtype))?,
             layout: known("layout", layout, Layout::from_code(layout))?,
             rank,
             dims,
+            per_chunk: per_chunk("port's flags", flags)?,
             offset: f.u64(),
             bytes: f.u64(),
         })
@@ -151,24 +218,37 @@ impl<'a> Tables<'a> {
     }
 
     pub fn step(&self, fields: &StepFields) -> Result<Step<'a>, What> {
-        zero("step's fourth field", fields.zero.into())?;
-        let words = self.words.range(fields.first_word, fields.words.into()).ok_or(What::Outside {
-            name: "attribute words",
-            end: u64::from(fields.first_word) + u64::from(fields.words),
-            limit: self.words.len() as u64,
-        })?;
-        let operands = self.operands.range(fields.first_operand, fields.operands.into()).ok_or(What::Outside {
-            name: "operands",
-            end: u64::from(fields.first_operand) + u64::from(fields.operands),
-            limit: self.operands.len() as u64,
-        })?;
+        let per_chunk = per_chunk("step's flags", fields.flags.into())?;
+        let words = self
+            .words
+            .range(fields.first_word, fields.words.into())
+            .ok_or(What::Outside {
+                name: "attribute words",
+                end: u64::from(fields.first_word) + u64::from(fields.words),
+                limit: self.words.len() as u64,
+            })?;
+        let operands = self
+            .operands
+            .range(fields.first_operand, fields.operands.into())
+            .ok_or(What::Outside {
+                name: "operands",
+                end: u64::from(fields.first_operand) + u64::from(fields.operands),
+                limit: self.operands.len() as u64,
+            })?;
         let mut row = [0; Op::MAX_WORDS];
-        let row = row.get_mut(..words.len()).ok_or(What::Operator(OpError::AttributeCount))?;
+        let row = row
+            .get_mut(..words.len())
+            .ok_or(What::Operator(OpError::AttributeCount))?;
         for (i, word) in row.iter_mut().enumerate() {
             *word = words.get(i).map_or(0, |mut f| f.u32());
         }
         let op = Op::from_words(fields.op, row).map_err(What::Operator)?;
-        Ok(Step { op, name: self.name(fields.name)?, operands })
+        Ok(Step {
+            op,
+            per_chunk,
+            name: self.name(fields.name)?,
+            operands,
+        })
     }
 }
 
@@ -184,6 +264,8 @@ pub struct Program<'a> {
     width: u32,
     arena_bytes: u64,
     thread_scratch_bytes: u64,
+    pinned_bytes: u64,
+    max_chunks: u32,
     inputs: usize,
     ports: Table<'a, PORT_BYTES>,
     steps: Table<'a, STEP_BYTES>,
@@ -221,19 +303,41 @@ impl<'a> Program<'a> {
         self.thread_scratch_bytes
     }
 
+    /// Size of the part at the beginning of the arena that holds what the programs of the earlier stages give to that of
+    /// [`Stage::Step`], the same in all programs of a graph at a size.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
+    }
+
+    /// The most chunks of context that it runs with, at least 1; the number that its sizes are for.
+    pub fn max_chunks(&self) -> u32 {
+        self.max_chunks
+    }
+
     /// Multiplications with an addition of all steps (saturated).
     pub fn macs(&self) -> u64 {
-        self.steps().fold(0, |sum: u64, step| sum.saturating_add(step.macs()))
+        self.steps()
+            .fold(0, |sum: u64, step| sum.saturating_add(step.macs()))
     }
 
     /// What must be in the arena before the first step. The steps may overwrite it, so each run needs it anew.
     pub fn inputs(&self) -> Ports<'a> {
-        Ports { tables: self.tables, ports: self.ports, next: 0, end: self.inputs }
+        Ports {
+            tables: self.tables,
+            ports: self.ports,
+            next: 0,
+            end: self.inputs,
+        }
     }
 
     /// What is in the arena after the last step.
     pub fn outputs(&self) -> Ports<'a> {
-        Ports { tables: self.tables, ports: self.ports, next: self.inputs, end: self.ports.len() }
+        Ports {
+            tables: self.tables,
+            ports: self.ports,
+            next: self.inputs,
+            end: self.ports.len(),
+        }
     }
 
     /// The input of that name.
@@ -248,7 +352,11 @@ impl<'a> Program<'a> {
 
     /// The steps, in the order in which they run.
     pub fn steps(&self) -> Steps<'a> {
-        Steps { tables: self.tables, steps: self.steps, next: 0 }
+        Steps {
+            tables: self.tables,
+            steps: self.steps,
+            next: 0,
+        }
     }
 
     /// The number of steps.
@@ -289,6 +397,9 @@ pub struct Port<'a> {
     pub dims: [u32; 4],
     /// The number of its axes, 1 to 4.
     pub rank: u32,
+    /// Whether its rows are for [`Program::max_chunks`] chunks: it is `[1, rows, c]`, and for fewer chunks its first rows
+    /// alone count.
+    pub per_chunk: bool,
     /// Where it begins in the arena.
     pub offset: u64,
     /// Its size in bytes.
@@ -306,6 +417,20 @@ impl Port<'_> {
         self.bytes / self.dtype.size() as u64
     }
 
+    /// The port for `chunks` of the program's `max_chunks`: itself, but for the rows of one that is `per_chunk`.
+    pub fn at_chunks(&self, chunks: u32, max_chunks: u32) -> Self {
+        let mut port = *self;
+        if self.per_chunk {
+            let scaled =
+                |n: u64| n / u64::from(max_chunks.max(1)) * u64::from(chunks.min(max_chunks));
+            let [_, rows, _, _] = &mut port.dims;
+            // Not more than before.
+            *rows = scaled((*rows).into()) as u32;
+            port.bytes = scaled(self.bytes);
+        }
+        port
+    }
+
     /// The buffer that it is.
     pub fn operand(&self) -> Operand {
         Operand::arena(self.dtype, self.offset, self.bytes)
@@ -316,6 +441,7 @@ impl Port<'_> {
 #[derive(Clone, Copy)]
 pub struct Step<'a> {
     pub(crate) op: Op,
+    pub(crate) per_chunk: bool,
     pub(crate) name: &'a str,
     pub(crate) operands: Table<'a, OPERAND_BYTES>,
 }
@@ -324,6 +450,11 @@ impl<'a> Step<'a> {
     /// The operator.
     pub fn op(&self) -> Op {
         self.op
+    }
+
+    /// Whether its rows are for [`Program::max_chunks`] chunks; for fewer it runs as [`Op::at_chunks`] says.
+    pub fn per_chunk(&self) -> bool {
+        self.per_chunk
     }
 
     /// The name of the layer, such as `down_blocks.0.resnets.0.conv1`.
@@ -338,12 +469,17 @@ impl<'a> Step<'a> {
 
     /// What stands in a slot of [`Op::slots`]; the empty operand past the last slot.
     pub fn operand(&self, slot: usize) -> Operand {
-        self.operands.get(slot).map_or(Operand::EMPTY, |fields| Tables::operand(fields).expect(OPENED))
+        self.operands.get(slot).map_or(Operand::EMPTY, |fields| {
+            Tables::operand(fields).expect(OPENED)
+        })
     }
 
     /// What stands in the slots, in the order of [`Op::slots`].
     pub fn operands(&self) -> Operands<'a> {
-        Operands { operands: self.operands, next: 0 }
+        Operands {
+            operands: self.operands,
+            next: 0,
+        }
     }
 }
 

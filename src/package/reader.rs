@@ -6,11 +6,11 @@ use crate::bytes::{Fields, part};
 use crate::crc::{Crc32c, crc32c};
 use crate::error::{PackageError, Place, What};
 use crate::format::{
-    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, MAX_SECTIONS, OPTIONAL, SECTION_BYTES, VERSION, WEIGHTS_ALIGNMENT,
-    section,
+    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, MAX_SECTIONS, OPTIONAL, SECTION_BYTES, VERSION,
+    WEIGHTS_ALIGNMENT, section,
 };
 use crate::program::{Program, Programs, Tables};
-use crate::{GraphKind, validate};
+use crate::{GraphKind, Stage, validate};
 
 /// An open package, borrowing its bytes.
 #[derive(Clone, Copy)]
@@ -42,7 +42,11 @@ impl<'a> Package<'a> {
         let text = |id| {
             let bytes = sections.get(id)?;
             core::str::from_utf8(bytes).map_err(|error| {
-                Place { offset: Some(error.valid_up_to() as u64), ..Place::section(id) }.error(What::Utf8)
+                Place {
+                    offset: Some(error.valid_up_to() as u64),
+                    ..Place::section(id)
+                }
+                .error(What::Utf8)
             })
         };
         let card = text(section::CARD)?;
@@ -52,13 +56,24 @@ impl<'a> Package<'a> {
         let checksums = sections.get(section::CHECKSUMS)?;
         let expected = (weights.len() as u64).div_ceil(CHECKSUM_BLOCK) * 4;
         if checksums.len() as u64 != expected {
-            let what = What::Length { expected, found: checksums.len() as u64 };
+            let what = What::Length {
+                expected,
+                found: checksums.len() as u64,
+            };
             return Err(Place::section(section::CHECKSUMS).error(what));
         }
         let tables = validate::tables(sections.get(section::PROGRAMS)?)?;
         validate::programs(&tables, weights.len() as u64)?;
         let weights_offset = (weights.as_ptr().addr() - bytes.as_ptr().addr()) as u64;
-        Ok(Package { card, tokenizer, scheduler, tables, weights, weights_offset, checksums: checksums.as_chunks().0 })
+        Ok(Package {
+            card,
+            tokenizer,
+            scheduler,
+            tables,
+            weights,
+            weights_offset,
+            checksums: checksums.as_chunks().0,
+        })
     }
 
     /// The model card, JSON.
@@ -86,9 +101,16 @@ impl<'a> Package<'a> {
         self.programs().nth(index)
     }
 
-    /// The first program of a graph for pictures of a size; for a graph that works for every size, at 0 by 0.
-    pub fn find(&self, graph: GraphKind, height: u32, width: u32) -> Option<Program<'a>> {
-        self.programs().find(|p| p.graph() == graph && p.height() == height && p.width() == width)
+    /// The program of a graph's stage for pictures of a size; for a graph that works for every size, at 0 by 0.
+    pub fn find(
+        &self,
+        graph: GraphKind,
+        stage: Stage,
+        height: u32,
+        width: u32,
+    ) -> Option<Program<'a>> {
+        self.tables
+            .find((graph.code(), stage.code(), height, width))
     }
 
     /// The weights, whose contents are checked by [`Package::verify_block`].
@@ -108,13 +130,18 @@ impl<'a> Package<'a> {
 
     /// Checks one block of [`crate::format::CHECKSUM_BLOCK`] bytes. Past the last block there is nothing to be wrong.
     pub fn verify_block(&self, block: usize) -> Result<(), PackageError> {
-        let Some(checksum) = self.checksums.get(block) else { return Ok(()) };
+        let Some(checksum) = self.checksums.get(block) else {
+            return Ok(());
+        };
         let start = block as u64 * CHECKSUM_BLOCK;
         let size = CHECKSUM_BLOCK.min(self.weights.len() as u64 - start);
         let found = crc32c(part(self.weights, start, size).unwrap_or_default());
         let expected = u32::from_le_bytes(*checksum);
         if found != expected {
-            let place = Place { offset: Some(start), ..Place::section(section::WEIGHTS) };
+            let place = Place {
+                offset: Some(start),
+                ..Place::section(section::WEIGHTS)
+            };
             return Err(place.error(What::Checksum { expected, found }));
         }
         Ok(())
@@ -126,7 +153,10 @@ impl<'a> Package<'a> {
             return Ok(());
         }
         let first = (range.start / CHECKSUM_BLOCK).min(self.checksums.len() as u64);
-        let end = range.end.div_ceil(CHECKSUM_BLOCK).min(self.checksums.len() as u64);
+        let end = range
+            .end
+            .div_ceil(CHECKSUM_BLOCK)
+            .min(self.checksums.len() as u64);
         (first..end).try_for_each(|block| self.verify_block(block as usize))
     }
 
@@ -144,7 +174,9 @@ fn check_header(bytes: &[u8]) -> Result<u32, PackageError> {
         return Err(whole.error(What::NotAPackage));
     }
     let truncated = |expected| whole.error(What::Length { expected, found });
-    let (_, rest) = bytes.split_at_checked(MAGIC.len()).ok_or_else(|| truncated(HEADER_BYTES as u64))?;
+    let (_, rest) = bytes
+        .split_at_checked(MAGIC.len())
+        .ok_or_else(|| truncated(HEADER_BYTES as u64))?;
     // The version first: what follows may mean something else in another.
     if rest.len() < 4 {
         return Err(truncated(HEADER_BYTES as u64));
@@ -152,7 +184,10 @@ fn check_header(bytes: &[u8]) -> Result<u32, PackageError> {
     let mut f = Fields(rest);
     let version = f.u32();
     if version != VERSION {
-        return Err(whole.error(What::Version { supported: VERSION, found: version }));
+        return Err(whole.error(What::Version {
+            supported: VERSION,
+            found: version,
+        }));
     }
     if bytes.len() < HEADER_BYTES {
         return Err(truncated(HEADER_BYTES as u64));
@@ -161,20 +196,35 @@ fn check_header(bytes: &[u8]) -> Result<u32, PackageError> {
     let length = f.u64();
     let (expected_crc, zero) = (f.u32(), f.u32());
     if count > MAX_SECTIONS {
-        let what = What::Range { name: "sections", limit: MAX_SECTIONS.into(), found: count.into() };
+        let what = What::Range {
+            name: "sections",
+            limit: MAX_SECTIONS.into(),
+            found: count.into(),
+        };
         return Err(Place::at(12).error(what));
     }
-    let table = part(bytes, HEADER_BYTES as u64, u64::from(count) * SECTION_BYTES as u64);
+    let table = part(
+        bytes,
+        HEADER_BYTES as u64,
+        u64::from(count) * SECTION_BYTES as u64,
+    );
     let table = table.ok_or_else(|| truncated(length))?;
     let mut crc = Crc32c::new();
     crc.update(&bytes[..24]);
     crc.update(table);
     let found_crc = crc.finish();
     if found_crc != expected_crc {
-        return Err(Place::at(0).error(What::Checksum { expected: expected_crc, found: found_crc }));
+        return Err(Place::at(0).error(What::Checksum {
+            expected: expected_crc,
+            found: found_crc,
+        }));
     }
     if zero != 0 {
-        return Err(Place::at(28).error(What::Field { name: "header's last field", expected: 0, found: zero.into() }));
+        return Err(Place::at(28).error(What::Field {
+            name: "header's last field",
+            expected: 0,
+            found: zero.into(),
+        }));
     }
     if length != found {
         return Err(truncated(length));
@@ -189,41 +239,83 @@ fn check_sections(bytes: &[u8], count: u32) -> Result<Sections<'_>, PackageError
     let rows = bytes[HEADER_BYTES..].as_chunks::<SECTION_BYTES>().0;
     for row in rows.iter().take(count as usize) {
         let mut f = Fields(row);
-        let (id, flags, offset, size, expected, zero) = (f.u32(), f.u32(), f.u64(), f.u64(), f.u32(), f.u32());
+        let (id, flags, offset, size, expected, zero) =
+            (f.u32(), f.u32(), f.u64(), f.u64(), f.u32(), f.u32());
         let here = |what| Place::section(id).error(what);
-        let known = id.checked_sub(1).and_then(|i| sections.0.get_mut(i as usize));
+        let known = id
+            .checked_sub(1)
+            .and_then(|i| sections.0.get_mut(i as usize));
         match &known {
             Some(slot) if slot.is_some() => return Err(here(What::Order)),
             Some(_) if flags != 0 => {
-                return Err(here(What::Field { name: "flags", expected: 0, found: flags.into() }));
+                return Err(here(What::Field {
+                    name: "flags",
+                    expected: 0,
+                    found: flags.into(),
+                }));
             }
-            None if flags != OPTIONAL => return Err(here(What::Unknown { name: "section", found: id.into() })),
+            None if flags != OPTIONAL => {
+                return Err(here(What::Unknown {
+                    name: "section",
+                    found: id.into(),
+                }));
+            }
             _ => {}
         }
         if zero != 0 {
-            return Err(here(What::Field { name: "section's last field", expected: 0, found: zero.into() }));
+            return Err(here(What::Field {
+                name: "section's last field",
+                expected: 0,
+                found: zero.into(),
+            }));
         }
-        let alignment = if id == section::WEIGHTS { WEIGHTS_ALIGNMENT } else { ALIGNMENT };
+        let alignment = if id == section::WEIGHTS {
+            WEIGHTS_ALIGNMENT
+        } else {
+            ALIGNMENT
+        };
         if !offset.is_multiple_of(alignment) {
-            return Err(here(What::Alignment { name: "offset", alignment, found: offset }));
+            return Err(here(What::Alignment {
+                name: "offset",
+                alignment,
+                found: offset,
+            }));
         }
         if offset < end {
             return Err(here(What::Order));
         }
         let gap = offset - end;
         if gap >= WEIGHTS_ALIGNMENT {
-            return Err(here(What::Range { name: "offset", limit: end + WEIGHTS_ALIGNMENT - 1, found: offset }));
+            return Err(here(What::Range {
+                name: "offset",
+                limit: end + WEIGHTS_ALIGNMENT - 1,
+                found: offset,
+            }));
         }
         let limit = bytes.len() as u64;
         let section_end = offset.saturating_add(size);
-        let outside = || here(What::Outside { name: "section", end: section_end, limit });
+        let outside = || {
+            here(What::Outside {
+                name: "section",
+                end: section_end,
+                limit,
+            })
+        };
         let zeros = part(bytes, end, gap).ok_or_else(outside)?;
         if let Some(i) = zeros.iter().position(|b| *b != 0) {
-            let what = What::Field { name: "byte between sections", expected: 0, found: zeros[i].into() };
+            let what = What::Field {
+                name: "byte between sections",
+                expected: 0,
+                found: zeros[i].into(),
+            };
             return Err(Place::at(end + i as u64).error(what));
         }
         let contents = part(bytes, offset, size).ok_or_else(outside)?;
-        let found = if id == section::WEIGHTS { 0 } else { crc32c(contents) };
+        let found = if id == section::WEIGHTS {
+            0
+        } else {
+            crc32c(contents)
+        };
         if found != expected {
             return Err(here(What::Checksum { expected, found }));
         }
@@ -234,7 +326,10 @@ fn check_sections(bytes: &[u8], count: u32) -> Result<Sections<'_>, PackageError
     }
     let found = bytes.len() as u64;
     if end != found {
-        return Err(Place::default().error(What::Length { expected: end, found }));
+        return Err(Place::default().error(What::Length {
+            expected: end,
+            found,
+        }));
     }
     Ok(sections)
 }

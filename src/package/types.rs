@@ -128,16 +128,31 @@ pub struct Operand {
 
 impl Operand {
     /// The empty slot.
-    pub const EMPTY: Operand = Operand { space: Space::Empty, dtype: DType::F32, offset: 0, bytes: 0 };
+    pub const EMPTY: Operand = Operand {
+        space: Space::Empty,
+        dtype: DType::F32,
+        offset: 0,
+        bytes: 0,
+    };
 
     /// A buffer in the arena.
     pub const fn arena(dtype: DType, offset: u64, bytes: u64) -> Operand {
-        Operand { space: Space::Arena, dtype, offset, bytes }
+        Operand {
+            space: Space::Arena,
+            dtype,
+            offset,
+            bytes,
+        }
     }
 
     /// A tensor among the weights.
     pub const fn weights(dtype: DType, offset: u64, bytes: u64) -> Operand {
-        Operand { space: Space::Weights, dtype, offset, bytes }
+        Operand {
+            space: Space::Weights,
+            dtype,
+            offset,
+            bytes,
+        }
     }
 
     /// Whether the slot is empty.

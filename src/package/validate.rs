@@ -2,29 +2,34 @@
 //!
 //! In this order: the header and the tables' sizes; the names as UTF-8; then program by program, its record and its
 //! place in the order, its ports, and its steps: the records' ranges, the operator and its attributes, each operand's
-//! place, type and size. The arena must end exactly where its last buffer does.
+//! place, type and size. The arena must end exactly where its last buffer does. Last come the rules of the stages.
 
 use crate::bytes::{Fields, Table};
 use crate::error::{PackageError, Place, What};
 use crate::format::{
-    ALIGNMENT, MAX_PORTS, OPERAND_BYTES, PORT_BYTES, PROGRAM_BYTES, PROGRAMS_HEADER_BYTES, STEP_BYTES,
+    ALIGNMENT, MAX_PORTS, OPERAND_BYTES, PORT_BYTES, PROGRAM_BYTES, PROGRAMS_HEADER_BYTES,
+    STEP_BYTES,
 };
 use crate::format::{WORD_BYTES, section};
 use crate::op::{Op, OpError};
 use crate::program::{Port, Program, ProgramFields, StepFields, Tables};
-use crate::{DType, Layout, Operand, Space};
+use crate::{DType, Layout, Operand, Space, stages};
 
 /// Cuts the section into its tables.
 pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
     let place = Place::section(section::PROGRAMS);
     let found = bytes.len() as u64;
     let Some((header, rest)) = bytes.split_at_checked(PROGRAMS_HEADER_BYTES) else {
-        return Err(place.error(What::Length { expected: PROGRAMS_HEADER_BYTES as u64, found }));
+        return Err(place.error(What::Length {
+            expected: PROGRAMS_HEADER_BYTES as u64,
+            found,
+        }));
     };
     let mut f = Fields(header);
     let [programs, ports, steps, operands, words, names] = core::array::from_fn(|_| f.u32());
     for _ in 0..2 {
-        equal("programs header's last fields", 0, f.u32().into()).map_err(|what| place.error(what))?;
+        equal("programs header's last fields", 0, f.u32().into())
+            .map_err(|what| place.error(what))?;
     }
     let sizes = [
         (programs, PROGRAM_BYTES),
@@ -35,8 +40,11 @@ pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
         (names, 1),
     ];
     // Six products of 32 bits and a small number: no overflow.
-    let expected =
-        sizes.iter().fold(PROGRAMS_HEADER_BYTES as u64, |sum, (count, size)| sum + u64::from(*count) * *size as u64);
+    let expected = sizes
+        .iter()
+        .fold(PROGRAMS_HEADER_BYTES as u64, |sum, (count, size)| {
+            sum + u64::from(*count) * *size as u64
+        });
     let length = || place.error(What::Length { expected, found });
     if expected != found {
         return Err(length());
@@ -48,17 +56,40 @@ pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
     let (words, names) = Table::split(rest, words).ok_or_else(length)?;
     let names = core::str::from_utf8(names).map_err(|error| {
         let offset = (bytes.len() - names.len() + error.valid_up_to()) as u64;
-        Place { offset: Some(offset), ..place }.error(What::Utf8)
+        Place {
+            offset: Some(offset),
+            ..place
+        }
+        .error(What::Utf8)
     })?;
-    Ok(Tables { programs, ports, steps, operands, words, names })
+    Ok(Tables {
+        programs,
+        ports,
+        steps,
+        operands,
+        words,
+        names,
+    })
 }
 
 fn equal(name: &'static str, expected: u64, found: u64) -> Result<(), What> {
-    if expected == found { Ok(()) } else { Err(What::Field { name, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(What::Field {
+            name,
+            expected,
+            found,
+        })
+    }
 }
 
 fn at_most(name: &'static str, limit: u64, found: u64) -> Result<(), What> {
-    if found <= limit { Ok(()) } else { Err(What::Range { name, limit, found }) }
+    if found <= limit {
+        Ok(())
+    } else {
+        Err(What::Range { name, limit, found })
+    }
 }
 
 /// Where the next record's part of each table must begin.
@@ -75,9 +106,14 @@ pub(crate) fn programs(tables: &Tables, weights: u64) -> Result<(), PackageError
     let mut next = Next::default();
     let mut last_key = None;
     for index in 0..tables.programs.len() {
-        let place = Place { program: Some(index as u32), ..Place::section(section::PROGRAMS) };
+        let place = Place {
+            program: Some(index as u32),
+            ..Place::section(section::PROGRAMS)
+        };
         let here = |what| place.error(what);
-        let Some(fields) = tables.programs.get(index).map(ProgramFields::read) else { continue };
+        let Some(fields) = tables.programs.get(index).map(ProgramFields::read) else {
+            continue;
+        };
         let program = tables.program(&fields).map_err(here)?;
         let key = Some((fields.graph, fields.stage, fields.height, fields.width));
         if key <= last_key {
@@ -94,16 +130,34 @@ pub(crate) fn programs(tables: &Tables, weights: u64) -> Result<(), PackageError
         next.port += fields.inputs + fields.outputs;
         next.step += fields.steps;
 
-        let end = check_ports(tables, &program, place)?.max(check_steps(tables, &program, weights, &mut next, place)?);
+        let end = check_ports(tables, &program, place)?
+            .max(check_steps(tables, &program, weights, &mut next, place)?);
         let arena = end.checked_next_multiple_of(ALIGNMENT);
-        let arena = arena.ok_or(here(What::Outside { name: "arena", end: u64::MAX, limit: u64::MAX }))?;
+        let arena = arena.ok_or(here(What::Outside {
+            name: "arena",
+            end: u64::MAX,
+            limit: u64::MAX,
+        }))?;
         equal("arena bytes", arena, fields.arena_bytes).map_err(here)?;
     }
     let place = Place::section(section::PROGRAMS);
-    equal("ports", next.port.into(), tables.ports.len() as u64).map_err(|what| place.error(what))?;
-    equal("steps", next.step.into(), tables.steps.len() as u64).map_err(|what| place.error(what))?;
-    equal("attribute words", next.word.into(), tables.words.len() as u64).map_err(|what| place.error(what))?;
-    equal("operands", next.operand.into(), tables.operands.len() as u64).map_err(|what| place.error(what))
+    equal("ports", next.port.into(), tables.ports.len() as u64)
+        .map_err(|what| place.error(what))?;
+    equal("steps", next.step.into(), tables.steps.len() as u64)
+        .map_err(|what| place.error(what))?;
+    equal(
+        "attribute words",
+        next.word.into(),
+        tables.words.len() as u64,
+    )
+    .map_err(|what| place.error(what))?;
+    equal(
+        "operands",
+        next.operand.into(),
+        tables.operands.len() as u64,
+    )
+    .map_err(|what| place.error(what))?;
+    stages::check(tables)
 }
 
 /// Checks a program's ports and returns where the last of them ends.
@@ -113,12 +167,24 @@ fn check_ports(tables: &Tables, program: &Program, place: Place) -> Result<u64, 
     let mut ports: [Option<Port>; 2 * MAX_PORTS as usize] = [None; 2 * MAX_PORTS as usize];
     let mut arena_end = 0;
     for index in 0..count {
-        let here = |what| Place { port: Some(index as u32), ..place }.error(what);
-        let Some(fields) = program.port_fields(index) else { continue };
+        let here = |what| {
+            Place {
+                port: Some(index as u32),
+                ..place
+            }
+            .error(what)
+        };
+        let Some(fields) = program.port_fields(index) else {
+            continue;
+        };
         let port = tables.port(fields).map_err(here)?;
         arena_end = arena_end.max(check_port(&port).map_err(here)?);
         // Ports of one direction are distinct; an output may be an input that is passed on or overwritten.
-        let others = if index < inputs { 0..index } else { inputs..index };
+        let others = if index < inputs {
+            0..index
+        } else {
+            inputs..index
+        };
         for other in ports[others].iter().flatten() {
             if other.name == port.name || other.operand().overlaps(&port.operand()) {
                 return Err(here(What::Overlap));
@@ -131,7 +197,10 @@ fn check_ports(tables: &Tables, program: &Program, place: Place) -> Result<u64, 
 
 fn check_port(port: &Port) -> Result<u64, What> {
     if !matches!(port.dtype, DType::F32 | DType::F16 | DType::I32) {
-        return Err(What::Unknown { name: "type", found: port.dtype.code().into() });
+        return Err(What::Unknown {
+            name: "type",
+            found: port.dtype.code().into(),
+        });
     }
     at_most("rank", 4, port.rank.into())?;
     let mut bytes = port.dtype.size() as u64;
@@ -149,7 +218,11 @@ fn check_port(port: &Port) -> Result<u64, What> {
         equal("rank", 4, port.rank.into())?;
         equal("batch", 1, port.dims[0].into())?;
     } else if port.rank == 0 {
-        return Err(What::Field { name: "rank", expected: 1, found: 0 });
+        return Err(What::Field {
+            name: "rank",
+            expected: 1,
+            found: 0,
+        });
     }
     equal("bytes", bytes, port.bytes)?;
     end_of(&port.operand(), u64::MAX)
@@ -165,10 +238,21 @@ fn check_steps(
 ) -> Result<u64, PackageError> {
     let mut arena_end = 0;
     for index in 0..program.len() {
-        let place = Place { step: Some(index as u32), ..place };
+        let place = Place {
+            step: Some(index as u32),
+            ..place
+        };
         let here = |what| place.error(what);
-        let Some(fields) = program.step_fields(index) else { continue };
-        let StepFields { words, operands, first_word, first_operand, .. } = fields;
+        let Some(fields) = program.step_fields(index) else {
+            continue;
+        };
+        let StepFields {
+            words,
+            operands,
+            first_word,
+            first_operand,
+            ..
+        } = fields;
         equal("first attribute word", next.word.into(), first_word.into()).map_err(here)?;
         equal("first operand", next.operand.into(), first_operand.into()).map_err(here)?;
         let step = tables.step(&fields).map_err(here)?;
@@ -181,17 +265,31 @@ fn check_steps(
         }
         let mut row = [Operand::EMPTY; Op::MAX_SLOTS];
         for (i, slot) in slots.iter().enumerate() {
-            let here = |what| Place { slot: Some(slot.name), ..place }.error(what);
-            let Some(operand) = step.operands.get(i) else { continue };
+            let here = |what| {
+                Place {
+                    slot: Some(slot.name),
+                    ..place
+                }
+                .error(what)
+            };
+            let Some(operand) = step.operands.get(i) else {
+                continue;
+            };
             let operand = Tables::operand(operand).map_err(here)?;
-            let limit = if operand.space == Space::Weights { weights } else { u64::MAX };
+            let limit = if operand.space == Space::Weights {
+                weights
+            } else {
+                u64::MAX
+            };
             let end = end_of(&operand, limit).map_err(here)?;
             if operand.space == Space::Arena {
                 arena_end = arena_end.max(end);
             }
             row[i] = operand;
         }
-        step.op.check(&row[..slots.len()]).map_err(|error| here(What::Operator(error)))?;
+        step.op
+            .check(&row[..slots.len()])
+            .map_err(|error| here(What::Operator(error)))?;
     }
     Ok(arena_end)
 }
@@ -199,11 +297,19 @@ fn check_steps(
 /// The end of an aligned operand within its space.
 fn end_of(operand: &Operand, limit: u64) -> Result<u64, What> {
     if !operand.offset.is_multiple_of(ALIGNMENT) {
-        return Err(What::Alignment { name: "offset", alignment: ALIGNMENT, found: operand.offset });
+        return Err(What::Alignment {
+            name: "offset",
+            alignment: ALIGNMENT,
+            found: operand.offset,
+        });
     }
     let end = operand.offset.saturating_add(operand.bytes);
     if end > limit || end == u64::MAX {
-        return Err(What::Outside { name: "operand", end, limit });
+        return Err(What::Outside {
+            name: "operand",
+            end,
+            limit,
+        });
     }
     Ok(end)
 }

@@ -11,7 +11,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use crate::crc::{Crc32c, crc32c};
 use crate::error::PackageError;
 use crate::format::{
-    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, OPTIONAL, SECTION_BYTES, VERSION, WEIGHTS_ALIGNMENT, section,
+    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES, VERSION,
+    WEIGHTS_ALIGNMENT, section,
 };
 use crate::op::Op;
 use crate::{DType, GraphKind, Layout, Operand, Stage, validate};
@@ -31,6 +32,8 @@ pub struct PortRecord {
     pub offset: u64,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Whether its rows are for the program's `max_chunks`.
+    pub per_chunk: bool,
 }
 
 /// A step of a program.
@@ -42,6 +45,8 @@ pub struct StepRecord {
     pub operands: Vec<Operand>,
     /// The name of the layer.
     pub name: String,
+    /// Whether its rows are for the program's `max_chunks`.
+    pub per_chunk: bool,
 }
 
 /// A program to be written.
@@ -59,6 +64,10 @@ pub struct ProgramRecord {
     pub arena_bytes: u64,
     /// Memory that each thread needs besides.
     pub thread_scratch_bytes: u64,
+    /// Size of the pinned part at the beginning of the arena; 0 for [`Stage::Whole`].
+    pub pinned_bytes: u64,
+    /// The most chunks of context; 1 where that has no meaning.
+    pub max_chunks: u32,
     /// What must be in the arena before the first step.
     pub inputs: Vec<PortRecord>,
     /// What is in the arena after the last step.
@@ -82,7 +91,9 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WriteError::Io(error) => write!(f, "writing the package: {error}"),
-            WriteError::Invalid(error) => write!(f, "compiler bug: the package would be refused: {error}"),
+            WriteError::Invalid(error) => {
+                write!(f, "compiler bug: the package would be refused: {error}")
+            }
             WriteError::TooMany(table) => write!(f, "the package would have too many {table}"),
         }
     }
@@ -128,7 +139,8 @@ impl PackageWriter {
         weight_bytes: u64,
         weights: impl FnOnce(&mut WeightWriter<'_, W>) -> io::Result<()>,
     ) -> Result<(), WriteError> {
-        self.programs.sort_by_key(|p| (p.graph, p.stage, p.height, p.width));
+        self.programs
+            .sort_by_key(|p| (p.graph, p.stage, p.height, p.width));
         let programs = encode_programs(&self.programs)?;
         let tables = validate::tables(&programs).map_err(WriteError::Invalid)?;
         validate::programs(&tables, weight_bytes).map_err(WriteError::Invalid)?;
@@ -138,7 +150,11 @@ impl PackageWriter {
         out.seek(SeekFrom::Start(0))?;
         // The header is written last, so that a file whose writing broke off is not a package.
         out.write_all(&vec![0; table_end])?;
-        let mut file = Sink { out, at: table_end as u64, rows: Vec::new() };
+        let mut file = Sink {
+            out,
+            at: table_end as u64,
+            rows: Vec::new(),
+        };
         file.section(section::CARD, 0, self.card.as_bytes())?;
         file.section(section::TOKENIZER, 0, &self.tokenizer)?;
         file.section(section::SCHEDULER, 0, self.scheduler.as_bytes())?;
@@ -161,7 +177,11 @@ impl PackageWriter {
             file.section(*id, OPTIONAL, contents)?;
         }
 
-        let Sink { out, at: length, rows } = file;
+        let Sink {
+            out,
+            at: length,
+            rows,
+        } = file;
         let mut header = Vec::from(MAGIC);
         push(&mut header, &[VERSION, count as u32]);
         header.extend(length.to_le_bytes());
@@ -179,13 +199,17 @@ impl PackageWriter {
     /// The package with the given weights, in memory.
     pub fn to_vec(self, weights: &[u8]) -> Result<Vec<u8>, WriteError> {
         let mut out = io::Cursor::new(Vec::new());
-        self.write(&mut out, weights.len() as u64, |writer| writer.write_all(weights))?;
+        self.write(&mut out, weights.len() as u64, |writer| {
+            writer.write_all(weights)
+        })?;
         Ok(out.into_inner())
     }
 }
 
 fn push(bytes: &mut Vec<u8>, words: &[u32]) {
-    words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    words
+        .iter()
+        .for_each(|word| bytes.extend(word.to_le_bytes()));
 }
 
 /// The file as far as it is written.
@@ -242,7 +266,10 @@ impl<W: Write> WeightWriter<'_, W> {
 
     fn finish(mut self) -> io::Result<Vec<u8>> {
         if self.left != 0 {
-            return Err(io::Error::other(std::format!("the weights are {} bytes short", self.left)));
+            return Err(io::Error::other(std::format!(
+                "the weights are {} bytes short",
+                self.left
+            )));
         }
         if self.block_bytes != 0 {
             self.close_block();
@@ -282,7 +309,10 @@ impl<'a> Names<'a> {
         if let Some(place) = self.places.get(name) {
             return Ok(*place);
         }
-        let place = (count("bytes of names", self.bytes.len())?, count("bytes of names", name.len())?);
+        let place = (
+            count("bytes of names", self.bytes.len())?,
+            count("bytes of names", name.len())?,
+        );
         self.bytes.extend(name.as_bytes());
         self.places.insert(name, place);
         Ok(place)
@@ -298,11 +328,25 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
     let mut names = Names::default();
     let mut words = Vec::new();
     let [mut program_table, mut ports, mut steps, mut operands] = [const { Vec::new() }; 4];
-    let [mut port_count, mut step_count, mut operand_count, mut word_count] = [0usize; 4];
+    let [
+        mut port_count,
+        mut step_count,
+        mut operand_count,
+        mut word_count,
+    ] = [0usize; 4];
     for program in programs {
-        push(&mut program_table, &[program.graph.code(), program.stage.code(), program.height, program.width]);
+        push(
+            &mut program_table,
+            &[
+                program.graph.code(),
+                program.stage.code(),
+                program.height,
+                program.width,
+            ],
+        );
         program_table.extend(program.arena_bytes.to_le_bytes());
         program_table.extend(program.thread_scratch_bytes.to_le_bytes());
+        program_table.extend(program.pinned_bytes.to_le_bytes());
         push(
             &mut program_table,
             &[
@@ -311,7 +355,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
                 count("ports", program.outputs.len())?,
                 count("steps", step_count)?,
                 count("steps", program.steps.len())?,
-                0,
+                program.max_chunks,
             ],
         );
         for port in program.inputs.iter().chain(&program.outputs) {
@@ -321,9 +365,12 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
                 *dim = *size;
             }
             let rank = count("axes", port.shape.len())?;
-            push(&mut ports, &[offset, bytes, port.dtype.code(), port.layout.code(), rank]);
+            push(
+                &mut ports,
+                &[offset, bytes, port.dtype.code(), port.layout.code(), rank],
+            );
             push(&mut ports, &dims);
-            push(&mut ports, &[0]);
+            push(&mut ports, &[if port.per_chunk { PER_CHUNK } else { 0 }]);
             ports.extend(port.offset.to_le_bytes());
             ports.extend(port.bytes.to_le_bytes());
             port_count += 1;
@@ -332,12 +379,22 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
             let mut row = [0; Op::MAX_WORDS];
             let row_len = step.op.write_words(&mut row);
             let (name_offset, name_bytes) = names.place(&step.name)?;
-            let operand_row = u16::try_from(step.operands.len()).map_err(|_| WriteError::TooMany("operands"))?;
-            for half in [step.op.code(), row_len as u16, operand_row, 0] {
+            let operand_row =
+                u16::try_from(step.operands.len()).map_err(|_| WriteError::TooMany("operands"))?;
+            let flags = if step.per_chunk { PER_CHUNK as u16 } else { 0 };
+            for half in [step.op.code(), row_len as u16, operand_row, flags] {
                 steps.extend(half.to_le_bytes());
             }
             let first_word = count("attribute words", word_count)?;
-            push(&mut steps, &[first_word, count("operands", operand_count)?, name_offset, name_bytes]);
+            push(
+                &mut steps,
+                &[
+                    first_word,
+                    count("operands", operand_count)?,
+                    name_offset,
+                    name_bytes,
+                ],
+            );
             push(&mut words, &row[..row_len]);
             word_count += row_len;
             for operand in &step.operands {

@@ -15,7 +15,7 @@ pub struct Card {
     /// The licence of its weights.
     #[serde(default)]
     pub license: String,
-    /// The type that activations and weights have: `f32` or `f16`.
+    /// What the package was compiled with: `f32`, `f16` or `int8`.
     #[serde(default)]
     pub precision: String,
     /// What a request that does not say takes.
@@ -60,15 +60,23 @@ impl Card {
         let card: Card = serde_json::from_str(json).map_err(|e| error(e.to_string()))?;
         let scale = card.vae_scaling_factor;
         if !(scale.is_finite() && scale > 0.0) {
-            return Err(error(format!("vae_scaling_factor is {scale}, expected a positive number")));
+            return Err(error(format!(
+                "vae_scaling_factor is {scale}, expected a positive number"
+            )));
         }
         if !(2..=1 << 16).contains(&card.text.max_length) {
-            return Err(error(format!("text.max_length is {}, expected 2 to 65536", card.text.max_length)));
+            return Err(error(format!(
+                "text.max_length is {}, expected 2 to 65536",
+                card.text.max_length
+            )));
         }
         Ok(card)
     }
 }
 
 fn error(reason: String) -> SectionError {
-    SectionError { section: "card", reason }
+    SectionError {
+        section: "card",
+        reason,
+    }
 }

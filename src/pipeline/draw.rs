@@ -49,14 +49,22 @@ pub(super) struct Programs {
 impl Programs {
     /// Each with the lanes that it runs with.
     pub(super) fn lanes(&self) -> [(ProgramId, usize); 3] {
-        [(self.text_encoder, self.lanes), (self.unet, self.lanes), (self.vae_decoder, 1)]
+        [
+            (self.text_encoder, self.lanes),
+            (self.unet, self.lanes),
+            (self.vae_decoder, 1),
+        ]
     }
 }
 
 impl Kiln {
     /// Draws a picture with settings that [`Kiln::settings`] gave. `progress` is told of each part that is done, and may
     /// break off.
-    pub fn draw_settings(&self, settings: &Settings, progress: &mut Watch<'_>) -> Result<Picture, Error> {
+    pub fn draw_settings(
+        &self,
+        settings: &Settings,
+        progress: &mut Watch<'_>,
+    ) -> Result<Picture, Error> {
         let programs = self.programs(settings)?;
         let (ids, cut) = self.encode(settings, programs.lanes)?;
         let mut session = Session::new(&self.model, &programs.lanes(), &self.options)?;
@@ -69,7 +77,12 @@ impl Kiln {
 
         let mut pixels = vec![0; planes.len()];
         to_rgb8(&planes, &mut pixels);
-        Ok(Picture { pixels, settings: settings.clone(), model: self.card.name.clone(), cut })
+        Ok(Picture {
+            pixels,
+            settings: settings.clone(),
+            model: self.card.name.clone(),
+            cut,
+        })
     }
 
     /// The programs for a picture's size, and whether they fit each other.
@@ -84,7 +97,11 @@ impl Kiln {
         };
         let decoded = self.output(programs.vae_decoder, "sample")?;
         if decoded.shape() != [1, 3, height, width] {
-            let reason = format!("{} gives {:?} for {width}x{height}", GraphKind::VaeDecoder, decoded.shape());
+            let reason = format!(
+                "{} gives {:?} for {width}x{height}",
+                GraphKind::VaeDecoder,
+                decoded.shape()
+            );
             return Err(self.unusable(reason));
         }
         let ids = self.input(programs.text_encoder, "input_ids")?;
@@ -101,16 +118,30 @@ impl Kiln {
     }
 
     /// The token ids for each lane, and the words that were cut off. The tokenizer lives no longer than this.
-    fn encode(&self, settings: &Settings, lanes: usize) -> Result<(Vec<Vec<i32>>, Vec<String>), Error> {
-        let section = |source| Error::Section { origin: self.model.origin().into(), source };
+    fn encode(
+        &self,
+        settings: &Settings,
+        lanes: usize,
+    ) -> Result<(Vec<Vec<i32>>, Vec<String>), Error> {
+        let section = |source| Error::Section {
+            origin: self.model.origin().into(),
+            source,
+        };
         let package = self.model.package();
-        let tokenizer = Tokenizer::from_json(package.tokenizer(), self.card.text).map_err(section)?;
+        let tokenizer =
+            Tokenizer::from_json(package.tokenizer(), self.card.text).map_err(section)?;
         let mut tokens = vec![tokenizer.encode(&settings.prompt).map_err(section)?];
         if lanes == 2 {
             tokens.push(tokenizer.encode(&settings.negative).map_err(section)?);
         }
-        let cut = tokens.iter_mut().flat_map(|tokens| std::mem::take(&mut tokens.cut)).collect();
-        Ok((tokens.into_iter().rev().map(|tokens| tokens.ids).collect(), cut))
+        let cut = tokens
+            .iter_mut()
+            .flat_map(|tokens| std::mem::take(&mut tokens.cut))
+            .collect();
+        Ok((
+            tokens.into_iter().rev().map(|tokens| tokens.ids).collect(),
+            cut,
+        ))
     }
 
     /// The context of each lane, one after another.
@@ -120,7 +151,9 @@ impl Kiln {
         programs: &Programs,
         ids: &[Vec<i32>],
     ) -> Result<Vec<f32>, Error> {
-        let len = self.output(programs.text_encoder, "last_hidden_state")?.elements() as usize;
+        let len = self
+            .output(programs.text_encoder, "last_hidden_state")?
+            .elements() as usize;
         let mut context = vec![0.0; len * ids.len()];
         let mut evaluation = session.prepare(programs.text_encoder, ids.len())?;
         for (lane, ids) in ids.iter().enumerate() {
@@ -143,7 +176,11 @@ impl Kiln {
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
         let (sample, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
-        let (_, context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
+        let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
+        // The port tells the most rows there can be.
+        if let [_, rows, dim] = &mut context_shape[..] {
+            *rows = context.len() / programs.lanes / (*dim).max(1);
+        }
         let mut sampler = self.sampler(settings, sample)?;
         let mut noise = Noise::new(settings.seed);
         let mut latents = vec![0.0; sample];
@@ -158,11 +195,21 @@ impl Kiln {
             sampler.scale_input(index, &latents, &mut input);
             let timestep = [sampler.timesteps()[index]];
             let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
-            for (lane, context) in context.chunks_exact((context.len() / programs.lanes).max(1)).enumerate() {
+            for (lane, context) in context
+                .chunks_exact((context.len() / programs.lanes).max(1))
+                .enumerate()
+            {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
-                    .input(lane, "timestep", &[1], Data::F32(&timestep))?
-                    .input(lane, "encoder_hidden_states", &context_shape, Data::F32(context))?;
+                    .input(lane, "timestep", &[1], Data::F32(&timestep))?;
+                if evaluation.needs("encoder_hidden_states") {
+                    evaluation.input(
+                        lane,
+                        "encoder_hidden_states",
+                        &context_shape,
+                        Data::F32(context),
+                    )?;
+                }
             }
             let mut outputs = evaluation.run(&mut Silent)?;
             outputs.read(0, "out_sample", &mut prediction)?;
@@ -171,56 +218,98 @@ impl Kiln {
                 guide(&mut prediction, &conditional, settings.guidance_scale);
             }
             if !prediction.iter().all(|x| x.is_finite()) {
-                return Err(Error::NotFinite { graph: GraphKind::Unet, step: Some(index + 1) });
+                return Err(Error::NotFinite {
+                    graph: GraphKind::Unet,
+                    step: Some(index + 1),
+                });
             }
             sampler.step(index, &prediction, &mut latents, &mut noise);
-            report(progress, Progress::Denoised { step: index + 1, steps: settings.steps, latents: &latents })?;
+            report(
+                progress,
+                Progress::Denoised {
+                    step: index + 1,
+                    steps: settings.steps,
+                    latents: &latents,
+                },
+            )?;
         }
         Ok(latents)
     }
 
     /// From latents to planes of red, green and blue. Scales the latents.
-    fn decode(&self, session: &mut Session, programs: &Programs, latents: &mut [f32]) -> Result<Vec<f32>, Error> {
+    fn decode(
+        &self,
+        session: &mut Session,
+        programs: &Programs,
+        latents: &mut [f32],
+    ) -> Result<Vec<f32>, Error> {
         let (_, shape) = sizes(&self.input(programs.vae_decoder, "latents")?);
         let (len, _) = sizes(&self.output(programs.vae_decoder, "sample")?);
         let mut planes = vec![0.0; len];
-        latents.iter_mut().for_each(|x| *x /= self.card.vae_scaling_factor);
+        latents
+            .iter_mut()
+            .for_each(|x| *x /= self.card.vae_scaling_factor);
         let mut evaluation = session.prepare(programs.vae_decoder, 1)?;
         evaluation.input(0, "latents", &shape, Data::F32(latents))?;
         let mut outputs = evaluation.run(&mut Silent)?;
         outputs.read(0, "sample", &mut planes)?;
         match planes.iter().all(|x| x.is_finite()) {
             true => Ok(planes),
-            false => Err(Error::NotFinite { graph: GraphKind::VaeDecoder, step: None }),
+            false => Err(Error::NotFinite {
+                graph: GraphKind::VaeDecoder,
+                step: None,
+            }),
         }
     }
 
     /// The sampler for `latents` elements.
-    pub(super) fn sampler(&self, settings: &Settings, latents: usize) -> Result<Box<dyn Sampler + Send>, Error> {
-        settings.sampler.prepare(&self.schedule, settings.steps, latents).map_err(|error| match error {
-            ScheduleError::Steps { steps, most } => RequestError::Steps { steps, most }.into(),
-            source => Error::Schedule { origin: self.model.origin().into(), source },
-        })
+    pub(super) fn sampler(
+        &self,
+        settings: &Settings,
+        latents: usize,
+    ) -> Result<Box<dyn Sampler + Send>, Error> {
+        settings
+            .sampler
+            .prepare(&self.schedule, settings.steps, latents)
+            .map_err(|error| match error {
+                ScheduleError::Steps { steps, most } => RequestError::Steps { steps, most }.into(),
+                source => Error::Schedule {
+                    origin: self.model.origin().into(),
+                    source,
+                },
+            })
     }
 
     fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
-        let program = self.model.program(program);
-        program.input(name).ok_or_else(|| self.unusable(format!("{} has no input `{name}`", program.graph())))
+        let graph = self.model.program(program).graph();
+        let found = self.model.inputs(program).find(|port| port.name == name);
+        found.ok_or_else(|| self.unusable(format!("{graph} has no input `{name}`")))
     }
 
     fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
         let program = self.model.program(program);
-        program.output(name).ok_or_else(|| self.unusable(format!("{} has no output `{name}`", program.graph())))
+        program
+            .output(name)
+            .ok_or_else(|| self.unusable(format!("{} has no output `{name}`", program.graph())))
     }
 
     fn unusable(&self, reason: String) -> Error {
-        Error::Section { origin: self.model.origin().into(), source: SectionError { section: "programs", reason } }
+        Error::Section {
+            origin: self.model.origin().into(),
+            source: SectionError {
+                section: "programs",
+                reason,
+            },
+        }
     }
 }
 
 /// A port's elements and its shape.
 fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
-    (port.elements() as usize, port.shape().iter().map(|&size| size as usize).collect())
+    (
+        port.elements() as usize,
+        port.shape().iter().map(|&size| size as usize).collect(),
+    )
 }
 
 /// Classifier-free guidance: `u + scale * (c - u)`, in place of `u`.

@@ -65,11 +65,21 @@ impl Kiln {
     /// Draws with a model that is open already.
     pub fn from_model(model: Model) -> Result<Self, Error> {
         let package = model.package();
-        let card = Card::from_json(package.card())
-            .map_err(|source| Error::Section { origin: model.origin().into(), source })?;
-        let schedule = Schedule::from_json(package.scheduler())
-            .map_err(|source| Error::Schedule { origin: model.origin().into(), source })?;
-        Ok(Self { model, card, schedule, options: SessionOptions::default() })
+        let card = Card::from_json(package.card()).map_err(|source| Error::Section {
+            origin: model.origin().into(),
+            source,
+        })?;
+        let schedule =
+            Schedule::from_json(package.scheduler()).map_err(|source| Error::Schedule {
+                origin: model.origin().into(),
+                source,
+            })?;
+        Ok(Self {
+            model,
+            card,
+            schedule,
+            options: SessionOptions::default(),
+        })
     }
 
     /// Draws with so many threads instead of as many as there are cores. The picture does not depend on it.
@@ -103,7 +113,10 @@ impl Kiln {
     pub fn sizes(&self) -> Vec<(u32, u32)> {
         let decodes: Vec<_> = self.model.sizes(GraphKind::VaeDecoder).collect();
         let denoises = self.model.sizes(GraphKind::Unet);
-        denoises.filter(|size| decodes.contains(size)).map(|(height, width)| (width, height)).collect()
+        denoises
+            .filter(|size| decodes.contains(size))
+            .map(|(height, width)| (width, height))
+            .collect()
     }
 
     /// A request with everything said: what it leaves open is taken from the card, or, the seed, from chance. Fails if
@@ -113,7 +126,12 @@ impl Kiln {
         let (width, height) = request.size.unwrap_or((defaults.width, defaults.height));
         let available = self.sizes();
         if !available.contains(&(width, height)) {
-            return Err(RequestError::Size { width, height, available }.into());
+            return Err(RequestError::Size {
+                width,
+                height,
+                available,
+            }
+            .into());
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
         if !guidance_scale.is_finite() {
@@ -121,10 +139,16 @@ impl Kiln {
         }
         let sampler = match request.sampler {
             Some(sampler) => sampler,
-            None => defaults.sampler.parse::<SamplerKind>().map_err(|error| Error::Section {
-                origin: self.model.origin().into(),
-                source: SectionError { section: "card", reason: error.to_string() },
-            })?,
+            None => defaults
+                .sampler
+                .parse::<SamplerKind>()
+                .map_err(|error| Error::Section {
+                    origin: self.model.origin().into(),
+                    source: SectionError {
+                        section: "card",
+                        reason: error.to_string(),
+                    },
+                })?,
         };
         let settings = Settings {
             prompt: request.prompt.clone(),
@@ -143,7 +167,9 @@ impl Kiln {
     /// The memory that drawing with these settings takes at most.
     pub fn memory(&self, settings: &Settings) -> Result<MemoryPlan, Error> {
         let programs = self.programs(settings)?;
-        Ok(self.model.memory(&programs.lanes(), self.options.thread_count()))
+        Ok(self
+            .model
+            .memory(&programs.lanes(), self.options.thread_count()))
     }
 
     /// Draws a picture. `progress` is told of each part that is done, and may break off.

@@ -32,9 +32,15 @@ impl Noise {
         state[0] = seed as u32;
         for i in 1..STATE {
             let last: u32 = state[i - 1];
-            state[i] = (last ^ (last >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+            state[i] = (last ^ (last >> 30))
+                .wrapping_mul(1_812_433_253)
+                .wrapping_add(i as u32);
         }
-        Self { state, next: STATE, kept: None }
+        Self {
+            state,
+            next: STATE,
+            kept: None,
+        }
     }
 
     /// Fills `out` as `torch.randn(out.len())` would.

@@ -39,7 +39,10 @@ pub struct Picture {
 
 impl fmt::Debug for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Picture").field("settings", &self.settings).field("model", &self.model).finish_non_exhaustive()
+        f.debug_struct("Picture")
+            .field("settings", &self.settings)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +64,11 @@ impl Picture {
 
     /// The pixels as `[height, width, 3]`.
     pub fn view(&self) -> ArrayView3<'_, u8> {
-        let shape = (self.settings.height as usize, self.settings.width as usize, 3);
+        let shape = (
+            self.settings.height as usize,
+            self.settings.width as usize,
+            3,
+        );
         ArrayView3::from_shape(shape, &self.pixels).expect("a picture has height * width * 3 bytes")
     }
 
@@ -95,7 +102,10 @@ impl Picture {
             ("guidance-scale", settings.guidance_scale.to_string()),
             ("size", format!("{}x{}", settings.width, settings.height)),
             ("model", self.model.clone()),
-            ("Software", concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned()),
+            (
+                "Software",
+                concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
         ];
         for (key, text) in texts {
             let text = text.replace('\0', " ");

@@ -19,7 +19,10 @@ pub struct Request {
 impl Request {
     /// A picture of `prompt`.
     pub fn new(prompt: impl Into<String>) -> Self {
-        Self { prompt: prompt.into(), ..Self::default() }
+        Self {
+            prompt: prompt.into(),
+            ..Self::default()
+        }
     }
 
     /// What the picture should not show. Has no effect at a guidance scale of 1.

@@ -27,13 +27,18 @@ impl Tokenizer {
     pub fn from_json(json: &[u8], text: TextCard) -> Result<Self, SectionError> {
         let mut inner = Inner::from_bytes(json).map_err(|e| error(&e.to_string()))?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| error(&e.to_string()))?;
+        inner
+            .with_truncation(None)
+            .map_err(|e| error(&e.to_string()))?;
         Ok(Self { inner, text })
     }
 
     /// Encodes a prompt.
     pub fn encode(&self, prompt: &str) -> Result<Tokens, SectionError> {
-        let encoding = self.inner.encode(prompt, false).map_err(|e| error(&e.to_string()))?;
+        let encoding = self
+            .inner
+            .encode(prompt, false)
+            .map_err(|e| error(&e.to_string()))?;
         let room = self.text.max_length - 2;
         let kept = &encoding.get_ids()[..encoding.len().min(room)];
         let mut ids = Vec::with_capacity(self.text.max_length);
@@ -46,7 +51,10 @@ impl Tokenizer {
         let cut = match encoding.get_offsets().get(room) {
             Some(&(start, _)) => {
                 let start = prompt.floor_char_boundary(start.min(prompt.len()));
-                prompt[start..].split_whitespace().map(str::to_owned).collect()
+                prompt[start..]
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect()
             }
             None => Vec::new(),
         };
@@ -55,5 +63,8 @@ impl Tokenizer {
 }
 
 fn error(reason: &str) -> SectionError {
-    SectionError { section: "tokenizer", reason: reason.split_whitespace().collect::<Vec<_>>().join(" ") }
+    SectionError {
+        section: "tokenizer",
+        reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
+    }
 }

@@ -29,6 +29,8 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
 unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
 // SAFETY: `F16` is a transparent `u16`.
 unsafe impl Plain for F16 {}
 
@@ -59,17 +61,28 @@ unsafe impl Sync for Arena {}
 
 /// What a part of `bytes` takes, or as much as cannot be had.
 pub(super) fn whole_pages(bytes: u64) -> u64 {
-    bytes.checked_next_multiple_of(PAGE as u64).unwrap_or(u64::MAX)
+    bytes
+        .checked_next_multiple_of(PAGE as u64)
+        .unwrap_or(u64::MAX)
 }
 
 impl Arena {
     /// Memory for `bytes` of activations and `scratch_bytes` for each of `threads`.
-    pub(super) fn new(bytes: u64, scratch_bytes: u64, threads: usize) -> Result<Self, RuntimeError> {
+    pub(super) fn new(
+        bytes: u64,
+        scratch_bytes: u64,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
         let (bytes, scratch_bytes) = (whole_pages(bytes), whole_pages(scratch_bytes));
-        let total = scratch_bytes.saturating_mul(threads as u64).saturating_add(bytes);
+        let total = scratch_bytes
+            .saturating_mul(threads as u64)
+            .saturating_add(bytes);
         let error = || RuntimeError::OutOfMemory { bytes: total };
         // A page more than needed, since zeroed pages come untouched from the system only at an ordinary alignment.
-        let size = usize::try_from(total).ok().and_then(|n| n.checked_add(PAGE)).ok_or_else(error)?;
+        let size = usize::try_from(total)
+            .ok()
+            .and_then(|n| n.checked_add(PAGE))
+            .ok_or_else(error)?;
         let layout = Layout::from_size_align(size, 16).map_err(|_| error())?;
         // SAFETY: the size is not zero.
         let allocation = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or_else(error)?;
@@ -107,7 +120,14 @@ impl Arena {
         };
         // SAFETY: the scratch follows the activations in the same allocation.
         let base = unsafe { self.base.add(self.bytes) };
-        (claims, Scratch { base, bytes: self.scratch_bytes, taken: &self.taken })
+        (
+            claims,
+            Scratch {
+                base,
+                bytes: self.scratch_bytes,
+                taken: &self.taken,
+            },
+        )
     }
 }
 
@@ -144,7 +164,11 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     /// A buffer to read; it may overlap others that are read.
-    pub(super) fn read<T: Plain>(&mut self, offset: usize, bytes: usize) -> Result<&'a [T], ClaimError> {
+    pub(super) fn read<T: Plain>(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<&'a [T], ClaimError> {
         let start = self.claim::<T>(offset, bytes, false)?;
         // SAFETY: `claim` has checked bounds and alignment, and that no buffer to be written overlaps it; later claims
         // are checked against it. The memory is initialized, every bit pattern is a `T`, and `'a` borrows the arena.
@@ -152,19 +176,32 @@ impl<'a> Claims<'a> {
     }
 
     /// A buffer to write, which overlaps no other.
-    pub(super) fn write<T: Plain>(&mut self, offset: usize, bytes: usize) -> Result<&'a mut [T], ClaimError> {
+    pub(super) fn write<T: Plain>(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<&'a mut [T], ClaimError> {
         let start = self.claim::<T>(offset, bytes, true)?;
         // SAFETY: as in `read`, and no other claim overlaps it, so the slice is the only way to its bytes during `'a`.
         Ok(unsafe { slice::from_raw_parts_mut(start.as_ptr(), bytes / size_of::<T>()) })
     }
 
-    fn claim<T: Plain>(&mut self, offset: usize, bytes: usize, write: bool) -> Result<NonNull<T>, ClaimError> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.bytes).ok_or(ClaimError::Outside)?;
+    fn claim<T: Plain>(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+        write: bool,
+    ) -> Result<NonNull<T>, ClaimError> {
+        let end = offset
+            .checked_add(bytes)
+            .filter(|end| *end <= self.bytes)
+            .ok_or(ClaimError::Outside)?;
         if !bytes.is_multiple_of(size_of::<T>()) || !offset.is_multiple_of(align_of::<T>()) {
             return Err(ClaimError::Alignment);
         }
-        let overlaps =
-            |&(begin, stop, written): &(usize, usize, bool)| (write || written) && offset < stop && begin < end;
+        let overlaps = |&(begin, stop, written): &(usize, usize, bool)| {
+            (write || written) && offset < stop && begin < end
+        };
         if self.ranges[..self.count].iter().any(overlaps) {
             return Err(ClaimError::Overlap);
         }
@@ -197,10 +234,17 @@ impl Scratch<'_> {
     /// When the thread's number is not below the arena's threads, or its part is in use.
     pub(super) fn take(&self, thread: usize) -> ScratchPart<'_> {
         let taken = &self.taken[thread];
-        assert!(!taken.swap(true, Ordering::Acquire), "scratch of thread {thread} is in use");
+        assert!(
+            !taken.swap(true, Ordering::Acquire),
+            "scratch of thread {thread} is in use"
+        );
         // SAFETY: the allocation has `taken.len()` parts of `bytes` from `base` on.
         let start = unsafe { self.base.add(thread * self.bytes) };
-        ScratchPart { start, bytes: self.bytes, taken }
+        ScratchPart {
+            start,
+            bytes: self.bytes,
+            taken,
+        }
     }
 }
 
@@ -250,8 +294,14 @@ mod tests {
         assert_eq!(b[..], c[..16]);
         assert_eq!(claims.write::<f32>(124, 8).err(), Some(ClaimError::Overlap));
         assert_eq!(claims.read::<f32>(0, 68).err(), Some(ClaimError::Overlap));
-        assert_eq!(claims.read::<f32>(PAGE - 4, 8).err(), Some(ClaimError::Outside));
-        assert_eq!(claims.read::<f32>(usize::MAX - 3, 8).err(), Some(ClaimError::Outside));
+        assert_eq!(
+            claims.read::<f32>(PAGE - 4, 8).err(),
+            Some(ClaimError::Outside)
+        );
+        assert_eq!(
+            claims.read::<f32>(usize::MAX - 3, 8).err(),
+            Some(ClaimError::Outside)
+        );
         assert_eq!(claims.read::<f32>(2, 8).err(), Some(ClaimError::Alignment));
         assert_eq!(claims.read::<f32>(0, 6).err(), Some(ClaimError::Alignment));
         let mut parts = [scratch.take(0), scratch.take(1), scratch.take(2)];
@@ -259,7 +309,12 @@ mod tests {
             assert_eq!((part.len(), part.as_ptr().addr() % PAGE), (PAGE, 0));
             part.fill(i as u8 + 1);
         }
-        assert!(parts.iter().enumerate().all(|(i, part)| part.iter().all(|&x| usize::from(x) == i + 1)));
+        assert!(
+            parts
+                .iter()
+                .enumerate()
+                .all(|(i, part)| part.iter().all(|&x| usize::from(x) == i + 1))
+        );
         assert!(a.iter().all(|&x| x == 1.0));
     }
 
@@ -269,7 +324,8 @@ mod tests {
         let (_, scratch) = arena.parts();
         drop(scratch.take(0));
         let _held = scratch.take(0);
-        let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(scratch.take(0))));
+        let again =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(scratch.take(0))));
         assert!(again.is_err());
     }
 
@@ -286,7 +342,10 @@ mod tests {
     fn casting_asks_for_alignment_and_whole_elements() {
         let mut arena = Arena::new(64, 0, 0).expect("small");
         let (mut claims, _) = arena.parts();
-        claims.write::<f32>(0, 8).expect("free").copy_from_slice(&[1.0, 2.0]);
+        claims
+            .write::<f32>(0, 8)
+            .expect("free")
+            .copy_from_slice(&[1.0, 2.0]);
         let (mut claims, _) = arena.parts();
         let words = claims.read::<i32>(0, 12).expect("free");
         let bytes: &[u8] = claims.read::<u8>(0, 12).expect("free");

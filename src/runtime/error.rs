@@ -129,12 +129,12 @@ pub enum RuntimeError {
         name: String,
     },
     /// A tensor has the wrong shape.
-    #[error("`{name}` must be {expected}, found {found}")]
+    #[error("`{name}` must be {}, found {found}", Alternatives(.expected))]
     Shape {
         /// Name of the tensor.
         name: String,
-        /// The program's shape.
-        expected: Shape,
+        /// The shapes that it may have.
+        expected: Vec<Shape>,
         /// The shape given.
         found: Shape,
     },
@@ -201,7 +201,12 @@ impl fmt::Display for Shape {
     }
 }
 
-fn list<T>(f: &mut fmt::Formatter<'_>, items: &[T], last: &str, item: impl Fn(&T) -> String) -> fmt::Result {
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    last: &str,
+    item: impl Fn(&T) -> String,
+) -> fmt::Result {
     for (i, value) in items.iter().enumerate() {
         let separator = match i {
             0 => "",
@@ -210,14 +215,20 @@ fn list<T>(f: &mut fmt::Formatter<'_>, items: &[T], last: &str, item: impl Fn(&T
         };
         write!(f, "{separator}{}", item(value))?;
     }
-    if items.is_empty() { f.write_str("none") } else { Ok(()) }
+    if items.is_empty() {
+        f.write_str("none")
+    } else {
+        Ok(())
+    }
 }
 
 struct Sizes<'a>(&'a [(u32, u32)]);
 
 impl fmt::Display for Sizes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.0, " and ", |(width, height)| format!("{width}x{height}"))
+        list(f, self.0, " and ", |(width, height)| {
+            format!("{width}x{height}")
+        })
     }
 }
 

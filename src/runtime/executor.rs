@@ -5,15 +5,18 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use kiln_kernels::F16;
-use kiln_package::{DType, Program};
+use kiln_package::{DType, Port, Program, Stage};
 
 use super::arena::Arena;
 use super::error::Shape;
 use super::os::lanes::MAX_LANES;
-use super::ports::{self, Data, Direction};
+use super::ports::{self, Chunks, Data, Direction};
 use super::step::{self, Place};
 use super::threads::{self, Pool};
-use super::{Cancellation, Model, Observer, ProgramId, RuntimeError, StepInfo};
+use super::{Cancellation, Model, Observer, ProgramId, RuntimeError, StepInfo, model};
+
+/// The most inputs that a graph is given.
+const MAX_INPUTS: usize = 16;
 
 /// How a session runs.
 #[derive(Clone, Debug, Default)]
@@ -42,12 +45,30 @@ pub struct Session {
     arena: Arena,
     pool: Pool,
     cancellation: Cancellation,
+    kept: Option<Kept>,
+}
+
+/// What the last evaluation has left in the arena for the next one of the same graph.
+#[derive(Clone, Copy)]
+struct Kept {
+    program: ProgramId,
+    lanes: usize,
+    chunks: Chunks,
+    /// A bit for each stage whose values are there.
+    stages: u8,
 }
 
 impl Session {
     /// A session for `programs`, each with the most lanes (1 or 2) that it will be evaluated with.
-    pub fn new(model: &Model, programs: &[(ProgramId, usize)], options: &SessionOptions) -> Result<Self, RuntimeError> {
-        if let Some((_, lanes)) = programs.iter().find(|(_, lanes)| !(1..=MAX_LANES).contains(lanes)) {
+    pub fn new(
+        model: &Model,
+        programs: &[(ProgramId, usize)],
+        options: &SessionOptions,
+    ) -> Result<Self, RuntimeError> {
+        if let Some((_, lanes)) = programs
+            .iter()
+            .find(|(_, lanes)| !(1..=MAX_LANES).contains(lanes))
+        {
             return Err(RuntimeError::Lanes(*lanes));
         }
         let threads = options.thread_count();
@@ -63,6 +84,7 @@ impl Session {
             arena: Arena::new(arena_bytes, scratch_bytes, threads.get())?,
             pool: Pool::new(threads).map_err(RuntimeError::Threads)?,
             cancellation: options.cancellation.clone(),
+            kept: None,
         })
     }
 
@@ -76,114 +98,386 @@ impl Session {
         self.pool.threads()
     }
 
-    /// Begins an evaluation of a program with 1 or 2 lanes, which are independent of each other: each has its inputs
-    /// and its outputs.
-    pub fn prepare(&mut self, program: ProgramId, lanes: usize) -> Result<Evaluation<'_>, RuntimeError> {
+    /// Begins an evaluation of a graph with 1 or 2 lanes, which are independent of each other but for the number of
+    /// their context's chunks: each has its inputs and its outputs.
+    pub fn prepare<'d>(
+        &mut self,
+        program: ProgramId,
+        lanes: usize,
+    ) -> Result<Evaluation<'_, 'd>, RuntimeError> {
         if !(1..=MAX_LANES).contains(&lanes) {
             return Err(RuntimeError::Lanes(lanes));
         }
-        let view = self.model.program(program);
         let (arena, scratch) = self.model.needs(&[(program, lanes)]);
         if arena > self.arena.bytes() as u64 || scratch > self.arena.scratch_bytes() as u64 {
-            return Err(RuntimeError::NotPlanned { graph: view.graph(), lanes });
+            return Err(RuntimeError::NotPlanned {
+                graph: self.model.program(program).graph(),
+                lanes,
+            });
         }
-        Ok(Evaluation { bound: [0; MAX_LANES], lanes, program, session: self })
+        let given = [[None; MAX_INPUTS]; MAX_LANES];
+        Ok(Evaluation {
+            session: self,
+            program,
+            lanes,
+            chunks: None,
+            given,
+        })
+    }
+
+    /// What is left of an evaluation of that graph with so many lanes.
+    fn kept(&self, program: ProgramId, lanes: usize) -> Option<Kept> {
+        self.kept
+            .filter(|kept| kept.program == program && kept.lanes == lanes)
     }
 }
 
-/// Bytes from one lane of a program to the next.
-pub(super) fn lane_bytes(program: &Program<'_>) -> u64 {
-    program.arena_bytes().next_multiple_of(64)
-}
-
-/// A program about to be evaluated: it takes inputs, then [`Evaluation::run`].
-pub struct Evaluation<'s> {
+/// A graph about to be evaluated: it takes inputs, then [`Evaluation::run`].
+pub struct Evaluation<'s, 'd> {
     session: &'s mut Session,
     program: ProgramId,
     lanes: usize,
-    /// For each lane, a bit for each input that has been given.
-    bound: [u32; MAX_LANES],
+    /// Chunks of the context, once an input has told.
+    chunks: Option<Chunks>,
+    /// Each lane's inputs, by their index among [`Model::inputs`].
+    given: [[Option<Data<'d>>; MAX_INPUTS]; MAX_LANES],
 }
 
-impl<'s> Evaluation<'s> {
-    /// Gives a lane an input. `shape` is that of the program's port, the batch of 1 included. Token ids must be inside
-    /// the vocabulary.
+impl<'s, 'd> Evaluation<'s, 'd> {
+    /// Gives a lane an input. `shape` is that of the program's port, the batch of 1 included; a port whose rows grow with
+    /// the context takes 1 to [`Model::max_chunks`] times 77 of them. Token ids must be inside the vocabulary.
     pub fn input(
         &mut self,
         lane: usize,
         name: &str,
         shape: &[usize],
-        data: Data<'_>,
+        data: Data<'d>,
     ) -> Result<&mut Self, RuntimeError> {
+        let (id, lanes) = (self.program, self.lanes);
         let model = &self.session.model;
-        let program = model.program(self.program);
-        let (index, port) = ports::find(&program, Direction::Input, name)?;
-        ports::check(&port, Some(shape), data.len())?;
-        let offset = offset(&program, lane, self.lanes, port.offset)?;
-        let bytes = port.bytes as usize;
-        let (mut claims, _) = self.session.arena.parts();
-        let refused = |error| unusable(&program, format!("`{name}`"), error);
+        let program = model.program(id);
+        let found = model
+            .inputs(id)
+            .enumerate()
+            .find(|(_, port)| port.name == name);
+        let unknown = || ports::unknown(program.graph(), Direction::Input, name, model.inputs(id));
+        let (index, port) = found.ok_or_else(unknown)?;
+        let (chunks, port) = variant(port, model.max_chunks(id), self.chunks, shape)?;
+        ports::check_len(&port, data.len())?;
         match (port.dtype, data) {
-            (DType::F32, Data::F32(data)) => {
-                ports::store(&port, data, claims.write::<f32>(offset, bytes).map_err(refused)?);
-            }
-            (DType::F16, Data::F32(data)) => {
-                ports::store(&port, data, claims.write::<F16>(offset, bytes).map_err(refused)?);
-            }
+            (DType::F32 | DType::F16, Data::F32(_)) => {}
             (DType::I32, Data::I32(ids)) => {
-                ports::store_ids(&program, &port, ids, claims.write(offset, bytes).map_err(refused)?)?;
+                model
+                    .stages(id)
+                    .try_for_each(|program| ports::check_ids(&program, name, ids))?;
             }
             (DType::I32, Data::I64(ids)) => {
-                ports::store_ids(&program, &port, ids, claims.write(offset, bytes).map_err(refused)?)?;
+                model
+                    .stages(id)
+                    .try_for_each(|program| ports::check_ids(&program, name, ids))?;
             }
             (dtype, data) => {
-                let expected = if matches!(dtype, DType::F32 | DType::F16) { "f32" } else { "i32 or i64" };
-                return Err(RuntimeError::Type { name: name.to_owned(), expected, found: data.type_name() });
+                let expected = if matches!(dtype, DType::F32 | DType::F16) {
+                    "f32"
+                } else {
+                    "i32 or i64"
+                };
+                return Err(RuntimeError::Type {
+                    name: name.to_owned(),
+                    expected,
+                    found: data.type_name(),
+                });
             }
         }
-        self.bound[lane] |= 1 << index;
+        if lane >= lanes {
+            return Err(RuntimeError::Lane { lanes, found: lane });
+        }
+        let Some(slot) = self.given[lane].get_mut(index) else {
+            return Err(unusable(
+                &program,
+                format!("`{name}`"),
+                format!("more than {MAX_INPUTS} inputs"),
+            ));
+        };
+        *slot = Some(data);
+        if port.per_chunk {
+            self.chunks = Some(chunks);
+        }
         Ok(self)
     }
 
-    /// Runs the program's steps, each on all lanes, telling `observer` of every one ([`Silent`](super::Silent) if
-    /// nobody cares). Weights that no run of the model has read yet are checked first, within the step that reads them.
+    /// Whether the input must be given: not when the last evaluation of the session was one of the same graph with the
+    /// same lanes, and all that depends on this input alone is still there from it.
+    pub fn needs(&self, name: &str) -> bool {
+        let kept = self
+            .session
+            .kept(self.program, self.lanes)
+            .map_or(0, |kept| kept.stages);
+        let mut stages = self.session.model.stages(self.program).enumerate();
+        stages.any(|(stage, program)| {
+            kept >> stage & 1 == 0 && model::given(&program).any(|port| port.name == name)
+        })
+    }
+
+    /// Runs the graph's programs, each step on all lanes, telling `observer` of every one ([`Silent`](super::Silent) if
+    /// nobody cares). What depends on the prompt alone, or on the timestep alone, runs only when its inputs are given;
+    /// else what the last evaluation has left of it serves again, see [`Evaluation::needs`]. A timestep that the lanes have
+    /// in common is computed once. Weights that no run of the
+    /// model has read yet are checked first, within the step that reads them.
     ///
     /// An f16 program whose numbers grow too large leaves infinities or NaN in its outputs; this is no error here.
     pub fn run<O: Observer>(self, observer: &mut O) -> Result<Outputs<'s>, RuntimeError> {
-        let Evaluation { session, program: id, lanes, bound } = self;
-        let Session { model, arena, pool, cancellation } = &mut *session;
-        let program = model.program(id);
-        for bound in &bound[..lanes] {
-            if let Some((_, port)) = program.inputs().enumerate().find(|(index, _)| bound >> index & 1 == 0) {
-                return Err(RuntimeError::MissingTensor { graph: program.graph(), name: port.name.to_owned() });
+        let Evaluation {
+            session,
+            program: id,
+            lanes,
+            chunks,
+            given,
+        } = self;
+        let mut kept = session.kept(id, lanes).unwrap_or_else(|| {
+            let most = session.model.max_chunks(id);
+            Kept {
+                program: id,
+                lanes,
+                chunks: Chunks { count: most, most },
+                stages: 0,
+            }
+        });
+        kept.chunks = chunks.unwrap_or(kept.chunks);
+        session.kept = None;
+        for (number, program) in session.model.clone().stages(id).enumerate() {
+            let mut stage = StageRun {
+                session,
+                id,
+                program,
+                lanes,
+                chunks: kept.chunks,
+            };
+            if !stage.is_fresh(&given) && kept.stages >> number & 1 == 1 {
+                continue;
+            }
+            let shared = program.stage() == Stage::Timestep && stage.lanes_agree(&given);
+            if shared {
+                stage.lanes = 1;
+            }
+            stage.store(&given)?;
+            stage.run(observer)?;
+            if shared {
+                stage.share(lanes)?;
+            }
+            if matches!(program.stage(), Stage::Prompt | Stage::Timestep) {
+                kept.stages |= 1 << number;
             }
         }
+        session.kept = Some(kept);
+        Ok(Outputs {
+            session,
+            program: id,
+            lanes,
+        })
+    }
+}
+
+/// The input with the number of chunks that makes its shape the one found. If others have told the number before, it is
+/// that.
+fn variant<'a>(
+    port: Port<'a>,
+    most: u32,
+    before: Option<Chunks>,
+    found: &[usize],
+) -> Result<(Chunks, Port<'a>), RuntimeError> {
+    let before = before.filter(|_| port.per_chunk);
+    let variants = || {
+        ports::variants(port, most)
+            .filter(|(chunks, _)| before.is_none_or(|before| before == *chunks))
+    };
+    variants()
+        .find(|(_, port)| ports::fits(port, found))
+        .ok_or_else(|| RuntimeError::Shape {
+            name: port.name.to_owned(),
+            expected: variants().map(|(_, port)| ports::shape(&port)).collect(),
+            found: Shape::from(found),
+        })
+}
+
+/// One of the programs of an evaluation.
+struct StageRun<'r, 'p> {
+    session: &'r mut Session,
+    id: ProgramId,
+    program: Program<'p>,
+    lanes: usize,
+    chunks: Chunks,
+}
+
+type Given<'d> = [[Option<Data<'d>>; MAX_INPUTS]; MAX_LANES];
+
+impl StageRun<'_, '_> {
+    /// Whether any of its inputs was given.
+    fn is_fresh(&self, given: &Given<'_>) -> bool {
+        let model = &self.session.model;
+        let mut all = model
+            .inputs(self.id)
+            .enumerate()
+            .filter(|(index, _)| given.iter().any(|lane| lane[*index].is_some()));
+        all.any(|(_, port)| model::given(&self.program).any(|own| own.name == port.name))
+    }
+
+    /// Whether every lane is given the same.
+    fn lanes_agree(&self, given: &Given<'_>) -> bool {
+        let agree = |(a, b): (&Option<Data<'_>>, &Option<Data<'_>>)| match (a, b) {
+            (Some(a), Some(b)) => a == b,
+            _ => false,
+        };
+        let index = |name| {
+            self.session
+                .model
+                .inputs(self.id)
+                .position(|input| input.name == name)
+        };
+        given[1..self.lanes].iter().all(|lane| {
+            let mut own = model::given(&self.program).map(|port| index(port.name));
+            own.all(|index| index.is_some_and(|index| agree((&given[0][index], &lane[index]))))
+        })
+    }
+
+    /// Copies what the first lane has computed to the others.
+    fn share(&mut self, lanes: usize) -> Result<(), RuntimeError> {
+        let lane_bytes = self.session.model.lane_bytes(self.id) as usize;
+        for (lane, port) in
+            (1..lanes).flat_map(|lane| self.program.outputs().map(move |port| (lane, port)))
+        {
+            let refused = |error| unusable(&self.program, format!("`{}`", port.name), error);
+            let (offset, bytes) = (port.offset as usize, port.bytes as usize);
+            let (mut claims, _) = self.session.arena.parts();
+            let from = claims.read::<u8>(offset, bytes).map_err(refused)?;
+            claims
+                .write::<u8>(lane * lane_bytes + offset, bytes)
+                .map_err(refused)?
+                .copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    /// Puts its inputs into the arena.
+    fn store(&mut self, given: &Given<'_>) -> Result<(), RuntimeError> {
+        let Self {
+            session,
+            id,
+            program,
+            lanes,
+            chunks,
+        } = self;
+        let lane_bytes = session.model.lane_bytes(*id);
+        for (lane, given) in given[..*lanes].iter().enumerate() {
+            for port in model::given(program) {
+                let data = session
+                    .model
+                    .inputs(*id)
+                    .position(|input| input.name == port.name);
+                let Some(data) = data.and_then(|index| given.get(index).copied().flatten()) else {
+                    return Err(RuntimeError::MissingTensor {
+                        graph: program.graph(),
+                        name: port.name.to_owned(),
+                    });
+                };
+                let port = port.at_chunks(chunks.count, chunks.most);
+                let (offset, bytes) = (
+                    (lane as u64 * lane_bytes + port.offset) as usize,
+                    port.bytes as usize,
+                );
+                let (mut claims, _) = session.arena.parts();
+                let refused = |error| unusable(program, format!("`{}`", port.name), error);
+                match (port.dtype, data) {
+                    (DType::F32, Data::F32(data)) => {
+                        ports::store(
+                            &port,
+                            data,
+                            claims.write::<f32>(offset, bytes).map_err(refused)?,
+                        );
+                    }
+                    (DType::F16, Data::F32(data)) => {
+                        ports::store(
+                            &port,
+                            data,
+                            claims.write::<F16>(offset, bytes).map_err(refused)?,
+                        );
+                    }
+                    (DType::I32, Data::I32(ids)) => {
+                        ports::store_ids(ids, claims.write(offset, bytes).map_err(refused)?);
+                    }
+                    (DType::I32, Data::I64(ids)) => {
+                        ports::store_ids(ids, claims.write(offset, bytes).map_err(refused)?);
+                    }
+                    (dtype, _) => return Err(unusable(program, format!("`{}`", port.name), dtype)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), RuntimeError> {
+        let Self {
+            session,
+            id,
+            program,
+            lanes,
+            chunks,
+        } = self;
+        let Session {
+            model,
+            arena,
+            pool,
+            cancellation,
+            ..
+        } = &mut **session;
         let package = model.package();
-        let place = Place { lanes, lane_bytes: lane_bytes(&program) as usize, weights: package.weights() };
+        let lane_bytes = model.lane_bytes(*id) as usize;
+        let place = Place {
+            lanes: *lanes,
+            lane_bytes,
+            chunks: *chunks,
+            weights: package.weights(),
+        };
         for (index, step) in program.steps().enumerate() {
             if cancellation.is_cancelled() {
                 return Err(RuntimeError::Cancelled);
             }
             let start = O::TIMED.then(Instant::now);
-            model.verified().check(&package, &step, pool).map_err(|error| model.damaged(error, step.name()))?;
+            model
+                .verified()
+                .check(&package, &step, pool)
+                .map_err(|error| model.damaged(error, step.name()))?;
             step::run(&step, &place, model.kernels(), arena, pool).map_err(|error| {
-                let part = format!("step {index} ({} `{}`)", step.op().name(), step.name());
-                unusable(&program, part, error)
+                let stage = if program.stage() == Stage::Whole {
+                    String::new()
+                } else {
+                    format!("{}, ", program.stage())
+                };
+                unusable(
+                    program,
+                    format!(
+                        "{stage}step {index} ({} `{}`)",
+                        step.op().name(),
+                        step.name()
+                    ),
+                    error,
+                )
             })?;
             observer.step(StepInfo {
+                stage: program.stage(),
                 index,
                 count: program.len(),
                 op: step.op().name(),
                 name: step.name(),
-                macs: step.macs().saturating_mul(lanes as u64),
+                macs: step::macs(&step, *chunks).saturating_mul(*lanes as u64),
                 elapsed: start.map_or(Duration::ZERO, |start| start.elapsed()),
             });
         }
-        Ok(Outputs { session, program: id, lanes })
+        Ok(())
     }
 }
 
-/// What a program has computed, until the session is used again.
+/// What a graph has computed, until the session is used again.
 pub struct Outputs<'s> {
     session: &'s mut Session,
     program: ProgramId,
@@ -194,38 +488,53 @@ impl Outputs<'_> {
     /// The shape of an output.
     pub fn shape(&self, name: &str) -> Result<Shape, RuntimeError> {
         let program = self.session.model.program(self.program);
-        ports::find(&program, Direction::Output, name).map(|(_, port)| ports::shape(&port))
+        ports::output(&program, name).map(|port| ports::shape(&port))
     }
 
     /// Copies a lane's output into `data`, row-major in the port's shape.
     pub fn read(&mut self, lane: usize, name: &str, data: &mut [f32]) -> Result<(), RuntimeError> {
         let program = self.session.model.program(self.program);
-        let (_, port) = ports::find(&program, Direction::Output, name)?;
-        ports::check(&port, None, data.len())?;
-        let offset = offset(&program, lane, self.lanes, port.offset)?;
+        let port = ports::output(&program, name)?;
+        ports::check_len(&port, data.len())?;
+        if lane >= self.lanes {
+            return Err(RuntimeError::Lane {
+                lanes: self.lanes,
+                found: lane,
+            });
+        }
+        let offset =
+            (lane as u64 * self.session.model.lane_bytes(self.program) + port.offset) as usize;
         let bytes = port.bytes as usize;
         let (mut claims, _) = self.session.arena.parts();
         let refused = |error| unusable(&program, format!("`{name}`"), error);
         match port.dtype {
-            DType::F32 => ports::load(&port, claims.read::<f32>(offset, bytes).map_err(refused)?, data),
-            DType::F16 => ports::load(&port, claims.read::<F16>(offset, bytes).map_err(refused)?, data),
+            DType::F32 => ports::load(
+                &port,
+                claims.read::<f32>(offset, bytes).map_err(refused)?,
+                data,
+            ),
+            DType::F16 => ports::load(
+                &port,
+                claims.read::<F16>(offset, bytes).map_err(refused)?,
+                data,
+            ),
             dtype => {
                 let name = name.to_owned();
-                return Err(RuntimeError::Type { name, expected: "f32 or f16", found: dtype.name() });
+                return Err(RuntimeError::Type {
+                    name,
+                    expected: "f32 or f16",
+                    found: dtype.name(),
+                });
             }
         }
         Ok(())
     }
 }
 
-/// Where a lane's buffer is in the arena.
-fn offset(program: &Program<'_>, lane: usize, lanes: usize, offset: u64) -> Result<usize, RuntimeError> {
-    match lane < lanes {
-        true => Ok(lane * lane_bytes(program) as usize + offset as usize),
-        false => Err(RuntimeError::Lane { lanes, found: lane }),
-    }
-}
-
 fn unusable(program: &Program<'_>, part: String, reason: impl fmt::Display) -> RuntimeError {
-    RuntimeError::Unusable { graph: program.graph(), part, reason: reason.to_string() }
+    RuntimeError::Unusable {
+        graph: program.graph(),
+        part,
+        reason: reason.to_string(),
+    }
 }

@@ -22,7 +22,10 @@ pub(super) struct Mapped {
 impl Mapped {
     /// Maps a file and opens the package in it. `origin` names it in errors.
     pub(super) fn open(path: &Path, origin: &str) -> Result<Self, RuntimeError> {
-        let error = |source| RuntimeError::Open { origin: origin.to_owned(), source };
+        let error = |source| RuntimeError::Open {
+            origin: origin.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(error)?;
         // SAFETY: the mapping is private and read-only. Whoever changes or truncates the file meanwhile breaks the
         // promise that every mapped program relies on; the package is replaced by renaming, never rewritten in place.
@@ -30,9 +33,13 @@ impl Mapped {
         // SAFETY: the bytes stay mapped at this address until `mapping` is dropped, wherever it is moved. The slice and
         // what borrows it are kept only in `package`, which lives as long as `mapping` and is lent out by `package()`
         // for no longer than that.
-        let bytes: &'static [u8] = unsafe { slice::from_raw_parts(mapping.as_ptr(), mapping.len()) };
+        let bytes: &'static [u8] =
+            unsafe { slice::from_raw_parts(mapping.as_ptr(), mapping.len()) };
         let package = open(bytes, origin)?;
-        Ok(Mapped { package, _mapping: Some(mapping) })
+        Ok(Mapped {
+            package,
+            _mapping: Some(mapping),
+        })
     }
 
     /// Opens the package in bytes that are there for ever.
@@ -40,7 +47,10 @@ impl Mapped {
         if !bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
             return Err(RuntimeError::Unaligned);
         }
-        Ok(Mapped { package: open(bytes, origin)?, _mapping: None })
+        Ok(Mapped {
+            package: open(bytes, origin)?,
+            _mapping: None,
+        })
     }
 
     /// The package, for as long as it is mapped.
@@ -50,5 +60,8 @@ impl Mapped {
 }
 
 fn open<'a>(bytes: &'a [u8], origin: &str) -> Result<Package<'a>, RuntimeError> {
-    Package::open(bytes).map_err(|source| RuntimeError::Package { origin: origin.to_owned(), source: source.into() })
+    Package::open(bytes).map_err(|source| RuntimeError::Package {
+        origin: origin.to_owned(),
+        source: source.into(),
+    })
 }

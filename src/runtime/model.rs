@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_kernels::{Isa, Kernels};
-use kiln_package::{GraphKind, Package, PackageError, Program};
+use kiln_package::{GraphKind, Package, PackageError, Port, Program, Stage};
 
 use super::arena;
 use super::error::Shape;
-use super::executor::lane_bytes;
 use super::mmap::Mapped;
 use super::weights::Verified;
 use super::{RuntimeError, ports};
@@ -27,9 +26,15 @@ struct Shared {
     verified: Verified,
 }
 
-/// A program of a [`Model`].
+/// A graph of a [`Model`] at a size: the program that gives its outputs, and those of the stages before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProgramId(usize);
+
+/// The inputs of a program that are not values of an earlier stage, pinned in the arena.
+pub(super) fn given<'a>(program: &Program<'a>) -> impl Iterator<Item = Port<'a>> + use<'a> {
+    let pinned = program.pinned_bytes();
+    program.inputs().filter(move |port| port.offset >= pinned)
+}
 
 /// The memory of a run, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +79,22 @@ impl Model {
     fn new(mapped: Mapped, origin: String) -> Result<Self, RuntimeError> {
         let kernels = Kernels::from_env()?;
         let verified = Verified::none(mapped.package().weight_blocks());
-        Ok(Model { shared: Arc::new(Shared { mapped, origin, verified }), kernels })
+        Ok(Model {
+            shared: Arc::new(Shared {
+                mapped,
+                origin,
+                verified,
+            }),
+            kernels,
+        })
     }
 
     /// The same model with the kernels of an instruction set.
     pub fn with_isa(self, isa: Isa) -> Result<Self, RuntimeError> {
-        Ok(Model { kernels: Kernels::new(isa)?, ..self })
+        Ok(Model {
+            kernels: Kernels::new(isa)?,
+            ..self
+        })
     }
 
     /// The instruction set of the kernels.
@@ -97,63 +112,157 @@ impl Model {
         self.shared.mapped.package()
     }
 
-    /// Every program.
+    /// Every graph at every size, with the program that gives its outputs.
     pub fn programs(&self) -> impl Iterator<Item = (ProgramId, Program<'_>)> {
-        self.package().programs().enumerate().map(|(index, program)| (ProgramId(index), program))
+        let last = |(_, program): &(usize, Program<'_>)| {
+            matches!(program.stage(), Stage::Whole | Stage::Step)
+        };
+        self.package()
+            .programs()
+            .enumerate()
+            .filter(last)
+            .map(|(index, program)| (ProgramId(index), program))
     }
 
-    /// One program.
+    /// The program that gives a graph's outputs.
     ///
     /// # Panics
     /// When `id` is another model's and this one has fewer programs.
     pub fn program(&self, id: ProgramId) -> Program<'_> {
-        self.package().program(id.0).expect("a program of this model")
+        self.package()
+            .program(id.0)
+            .expect("a program of this model")
+    }
+
+    /// A graph's programs in the order in which they run: those of the prompt's and the timestep's stage, if it has
+    /// them, and [`Model::program`].
+    pub fn stages(&self, id: ProgramId) -> impl Iterator<Item = Program<'_>> {
+        let last = self.program(id);
+        let before = move |program: &Program<'_>| {
+            let size = |program: &Program<'_>| (program.graph(), program.height(), program.width());
+            size(program) == size(&last)
+                && matches!(
+                    (last.stage(), program.stage()),
+                    (Stage::Step, Stage::Prompt | Stage::Timestep)
+                )
+        };
+        // The package has them in the order of the stages.
+        self.package().programs().filter(before).chain([last])
+    }
+
+    /// What a graph is given: the inputs of its programs but for those that an earlier stage makes, each name once.
+    pub fn inputs(&self, id: ProgramId) -> impl Iterator<Item = Port<'_>> {
+        self.stages(id)
+            .enumerate()
+            .flat_map(move |(stage, program)| {
+                let first = move |port: &Port<'_>| {
+                    self.stages(id)
+                        .take(stage)
+                        .all(|earlier| given(&earlier).all(|other| other.name != port.name))
+                };
+                given(&program).filter(first)
+            })
     }
 
     /// The picture sizes, height and width in pixels, that there are programs of a graph for. A graph that works for
     /// every size has 0 by 0.
     pub fn sizes(&self, graph: GraphKind) -> impl Iterator<Item = (u32, u32)> {
-        let of_graph = self.package().programs().filter(move |program| program.graph() == graph);
-        of_graph.map(|program| (program.height(), program.width()))
+        let of_graph = self
+            .programs()
+            .filter(move |(_, program)| program.graph() == graph);
+        of_graph.map(|(_, program)| (program.height(), program.width()))
     }
 
     /// The program of a graph for pictures of a size in pixels.
-    pub fn find(&self, graph: GraphKind, height: u32, width: u32) -> Result<ProgramId, RuntimeError> {
+    pub fn find(
+        &self,
+        graph: GraphKind,
+        height: u32,
+        width: u32,
+    ) -> Result<ProgramId, RuntimeError> {
         let fits = |program: &Program<'_>| {
-            program.graph() == graph && [(height, width), (0, 0)].contains(&(program.height(), program.width()))
+            program.graph() == graph
+                && [(height, width), (0, 0)].contains(&(program.height(), program.width()))
         };
-        self.programs().find(|(_, program)| fits(program)).map(|(id, _)| id).ok_or_else(|| {
-            let available: Vec<_> = self.sizes(graph).map(|(height, width)| (width, height)).collect();
-            match available.is_empty() {
-                true => RuntimeError::NoGraph { graph },
-                false => RuntimeError::NoProgram { graph, width, height, available },
-            }
-        })
+        self.programs()
+            .find(|(_, program)| fits(program))
+            .map(|(id, _)| id)
+            .ok_or_else(|| {
+                let available: Vec<_> = self
+                    .sizes(graph)
+                    .map(|(height, width)| (width, height))
+                    .collect();
+                match available.is_empty() {
+                    true => RuntimeError::NoGraph { graph },
+                    false => RuntimeError::NoProgram {
+                        graph,
+                        width,
+                        height,
+                        available,
+                    },
+                }
+            })
     }
 
     /// The program of a graph that takes inputs of these names and shapes: all that the graph has, and no others.
-    pub fn find_by_inputs(&self, graph: GraphKind, inputs: &[(&str, &[usize])]) -> Result<ProgramId, RuntimeError> {
-        let mut candidates: Vec<_> = self.programs().filter(|(_, program)| program.graph() == graph).collect();
-        let (_, first) = candidates.first().ok_or(RuntimeError::NoGraph { graph })?;
+    pub fn find_by_inputs(
+        &self,
+        graph: GraphKind,
+        inputs: &[(&str, &[usize])],
+    ) -> Result<ProgramId, RuntimeError> {
+        let candidates = self
+            .programs()
+            .filter(|(_, program)| program.graph() == graph);
+        let mut candidates: Vec<_> = candidates.map(|(id, _)| id).collect();
+        let first = *candidates.first().ok_or(RuntimeError::NoGraph { graph })?;
         for (name, _) in inputs {
-            if first.input(name).is_none() {
-                return Err(ports::unknown(first, ports::Direction::Input, name));
+            if self.inputs(first).all(|port| port.name != *name) {
+                return Err(ports::unknown(
+                    graph,
+                    ports::Direction::Input,
+                    name,
+                    self.inputs(first),
+                ));
             }
         }
-        if let Some(port) = first.inputs().find(|port| inputs.iter().all(|(name, _)| *name != port.name)) {
-            return Err(RuntimeError::MissingTensor { graph, name: port.name.to_owned() });
+        if let Some(port) = self
+            .inputs(first)
+            .find(|port| inputs.iter().all(|(name, _)| *name != port.name))
+        {
+            return Err(RuntimeError::MissingTensor {
+                graph,
+                name: port.name.to_owned(),
+            });
         }
         for (name, shape) in inputs {
-            let shapes = |program: &Program<'_>| program.input(name).map(|port| ports::shape(&port));
-            let mut expected: Vec<Shape> = candidates.iter().filter_map(|(_, program)| shapes(program)).collect();
-            candidates.retain(|(_, program)| shapes(program).is_some_and(|Shape(sizes)| sizes == *shape));
+            let variants = |id: ProgramId| {
+                let port = self.inputs(id).find(|port| port.name == *name);
+                port.into_iter()
+                    .flat_map(move |port| ports::variants(port, self.max_chunks(id)))
+            };
+            let mut expected: Vec<Shape> = candidates
+                .iter()
+                .flat_map(|id| variants(*id))
+                .map(|(_, port)| ports::shape(&port))
+                .collect();
+            candidates.retain(|id| variants(*id).any(|(_, port)| ports::fits(&port, shape)));
             if candidates.is_empty() {
                 expected.dedup();
                 let (name, found) = ((*name).to_owned(), Shape::from(*shape));
-                return Err(RuntimeError::NoMatch { graph, name, expected, found });
+                return Err(RuntimeError::NoMatch {
+                    graph,
+                    name,
+                    expected,
+                    found,
+                });
             }
         }
-        candidates.first().map(|(id, _)| *id).ok_or(RuntimeError::NoGraph { graph })
+        Ok(candidates[0])
+    }
+
+    /// The most chunks of 77 tokens that a graph's context can have.
+    pub fn max_chunks(&self, id: ProgramId) -> u32 {
+        self.program(id).max_chunks()
     }
 
     /// What running these programs, each with so many lanes, takes at most with `threads` threads.
@@ -168,17 +277,32 @@ impl Model {
 
     /// The largest arena, lanes included, and the largest scratch of one thread.
     pub(super) fn needs(&self, programs: &[(ProgramId, usize)]) -> (u64, u64) {
-        programs.iter().fold((0, 0), |(arena, scratch), (id, lanes)| {
-            let program = self.program(*id);
-            let bytes = lane_bytes(&program).saturating_mul(*lanes as u64);
-            (arena.max(bytes), scratch.max(program.thread_scratch_bytes()))
-        })
+        programs
+            .iter()
+            .fold((0, 0), |(arena, scratch), (id, lanes)| {
+                let bytes = self.lane_bytes(*id).saturating_mul(*lanes as u64);
+                let most = self
+                    .stages(*id)
+                    .map(|program| program.thread_scratch_bytes())
+                    .max();
+                (arena.max(bytes), scratch.max(most.unwrap_or(0)))
+            })
+    }
+
+    /// Bytes from one lane of a graph to the next, the same in all its stages: what is pinned stays where it is.
+    pub(super) fn lane_bytes(&self, id: ProgramId) -> u64 {
+        self.stages(id)
+            .map(|program| program.arena_bytes().next_multiple_of(64))
+            .max()
+            .unwrap_or(0)
     }
 
     /// Checks every checksum of the package.
     pub fn verify(&self) -> Result<(), RuntimeError> {
-        let error =
-            |source: PackageError| RuntimeError::Package { origin: self.origin().to_owned(), source: source.into() };
+        let error = |source: PackageError| RuntimeError::Package {
+            origin: self.origin().to_owned(),
+            source: source.into(),
+        };
         self.package().verify_all().map_err(error)
     }
 
@@ -192,6 +316,10 @@ impl Model {
 
     /// The error of weights that `step` found damaged.
     pub(super) fn damaged(&self, source: Box<PackageError>, step: &str) -> RuntimeError {
-        RuntimeError::Weights { origin: self.shared.origin.clone(), source, step: step.to_owned() }
+        RuntimeError::Weights {
+            origin: self.shared.origin.clone(),
+            source,
+            step: step.to_owned(),
+        }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use kiln_package::Stage;
+
 /// A step that has just run.
 #[derive(Clone, Copy, Debug)]
 pub struct StepInfo<'a> {
+    /// The stage of its program.
+    pub stage: Stage,
     /// Its index in the program.
     pub index: usize,
     /// The number of the program's steps.

@@ -1,13 +1,13 @@
 //! Tensors as callers see them, into the arena and out of it.
 
 use kiln_kernels::Element;
-use kiln_package::{Layout, Op, Port, Program, Space};
+use kiln_package::{GraphKind, Layout, Op, Port, Program, Space};
 
 use super::RuntimeError;
 use super::error::Shape;
 
 /// The elements of a tensor, row-major; a picture-shaped one is `[1, channels, height, width]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Data<'a> {
     /// Real numbers, rounded to what the program stores.
     F32(&'a [f32]),
@@ -41,6 +41,13 @@ impl Data<'_> {
     }
 }
 
+/// How many chunks the context of an evaluation has, and how many its programs are planned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chunks {
+    pub count: u32,
+    pub most: u32,
+}
+
 /// Which ports of a program are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -57,29 +64,24 @@ impl Direction {
     }
 }
 
-fn ports<'a>(program: &Program<'a>, direction: Direction) -> impl Iterator<Item = Port<'a>> {
-    match direction {
-        Direction::Input => program.inputs(),
-        Direction::Output => program.outputs(),
-    }
+/// The output of that name.
+pub(super) fn output<'a>(program: &Program<'a>, name: &str) -> Result<Port<'a>, RuntimeError> {
+    program
+        .output(name)
+        .ok_or_else(|| unknown(program.graph(), Direction::Output, name, program.outputs()))
 }
 
-/// The port of that name and its index.
-pub(super) fn find<'a>(
-    program: &Program<'a>,
+pub(super) fn unknown<'a>(
+    graph: GraphKind,
     direction: Direction,
     name: &str,
-) -> Result<(usize, Port<'a>), RuntimeError> {
-    let found = ports(program, direction).enumerate().find(|(_, port)| port.name == name);
-    found.ok_or_else(|| unknown(program, direction, name))
-}
-
-pub(super) fn unknown(program: &Program<'_>, direction: Direction, name: &str) -> RuntimeError {
+    ports: impl Iterator<Item = Port<'a>>,
+) -> RuntimeError {
     RuntimeError::UnknownTensor {
-        graph: program.graph(),
+        graph,
         direction: direction.name(),
         name: name.to_owned(),
-        available: ports(program, direction).map(|port| port.name.to_owned()).collect(),
+        available: ports.map(|port| port.name.to_owned()).collect(),
     }
 }
 
@@ -88,19 +90,31 @@ pub(super) fn shape(port: &Port<'_>) -> Shape {
     Shape(port.shape().iter().map(|&size| size as usize).collect())
 }
 
-/// Checks a tensor that is to go in, or the number of elements that are to come out.
-pub(super) fn check(port: &Port<'_>, given: Option<&[usize]>, elements: usize) -> Result<(), RuntimeError> {
-    let name = || port.name.to_owned();
-    if let Some(given) = given
-        && !given.iter().copied().eq(port.shape().iter().map(|&size| size as usize))
-    {
-        return Err(RuntimeError::Shape { name: name(), expected: shape(port), found: Shape::from(given) });
-    }
+/// The port as it is with each number of chunks; as it is, if it does not depend on them.
+pub(super) fn variants<'a>(port: Port<'a>, most: u32) -> impl Iterator<Item = (Chunks, Port<'a>)> {
+    let least = if port.per_chunk { 1 } else { most };
+    (least..=most).map(move |count| (Chunks { count, most }, port.at_chunks(count, most)))
+}
+
+/// Whether the port has that shape outside.
+pub(super) fn fits(port: &Port<'_>, given: &[usize]) -> bool {
+    given
+        .iter()
+        .copied()
+        .eq(port.shape().iter().map(|&size| size as usize))
+}
+
+/// Checks the number of elements of a tensor.
+pub(super) fn check_len(port: &Port<'_>, found: usize) -> Result<(), RuntimeError> {
     let expected = port.elements() as usize;
-    if elements != expected {
-        return Err(RuntimeError::Length { name: name(), expected, found: elements });
+    match found == expected {
+        true => Ok(()),
+        false => Err(RuntimeError::Length {
+            name: port.name.to_owned(),
+            expected,
+            found,
+        }),
     }
-    Ok(())
 }
 
 /// Channels of a port whose channels move, and 1 for one that stays as it is.
@@ -133,25 +147,41 @@ pub(super) fn load<T: Element>(port: &Port<'_>, inside: &[T], data: &mut [f32]) 
     }
 }
 
-/// Stores ids, each of which must be in the vocabulary of every embedding that reads the port.
-pub(super) fn store_ids<I: Copy + Into<i64>>(
+/// Stores ids that [`check_ids`] has found right.
+pub(super) fn store_ids<I: Copy + Into<i64>>(ids: &[I], inside: &mut [i32]) {
+    for (id, inside) in ids.iter().zip(inside) {
+        *inside = (*id).into() as i32;
+    }
+}
+
+/// Checks ids, each of which must be in the vocabulary of every embedding of the program that reads the input.
+pub(super) fn check_ids<I: Copy + Into<i64>>(
     program: &Program<'_>,
-    port: &Port<'_>,
+    name: &str,
     ids: &[I],
-    inside: &mut [i32],
 ) -> Result<(), RuntimeError> {
-    let vocabulary = vocabulary(program, port);
-    for (position, (id, inside)) in ids.iter().zip(inside).enumerate() {
-        let id: i64 = (*id).into();
-        let valid = i32::try_from(id).ok().filter(|_| vocabulary.is_none_or(|size| (0..i64::from(size)).contains(&id)));
-        *inside = valid.ok_or_else(|| RuntimeError::TokenId {
+    let Some(port) = program.input(name) else {
+        return Ok(());
+    };
+    let vocabulary = vocabulary(program, &port);
+    let limit = vocabulary.map_or(i64::from(i32::MAX) + 1, i64::from);
+    let least = if vocabulary.is_some() {
+        0
+    } else {
+        i64::from(i32::MIN)
+    };
+    match ids
+        .iter()
+        .position(|id| !(least..limit).contains(&(*id).into()))
+    {
+        None => Ok(()),
+        Some(position) => Err(RuntimeError::TokenId {
             name: port.name.to_owned(),
-            id,
+            id: ids[position].into(),
             position,
             vocabulary: vocabulary.unwrap_or(i32::MAX as u32),
-        })?;
+        }),
     }
-    Ok(())
 }
 
 /// Rows of the smallest table that the port's ids are looked up in.

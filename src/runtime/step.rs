@@ -7,6 +7,7 @@ use kiln_package::{DType, Op, Operand, Space, Step};
 
 use super::arena::{self, Arena, ClaimError, Claims, Plain, Scratch};
 use super::os::lanes::Lanes;
+use super::ports::Chunks;
 use super::threads::Pool;
 
 /// Why a step cannot be run, though the package was found valid.
@@ -28,11 +29,26 @@ pub(super) enum StepError {
     Lanes,
 }
 
-/// Where a program's operands are.
+/// Where a program's operands are, and how many chunks its context has.
 pub(super) struct Place<'w> {
     pub lanes: usize,
     pub lane_bytes: usize,
+    pub chunks: Chunks,
     pub weights: &'w [u8],
+}
+
+/// The operator of a step when the context has so many chunks.
+fn operator(step: &Step<'_>, chunks: Chunks) -> Op {
+    if step.per_chunk() {
+        step.op().at_chunks(chunks.count, chunks.most)
+    } else {
+        step.op()
+    }
+}
+
+/// Multiplications with addition of a step when the context has so many chunks.
+pub(super) fn macs(step: &Step<'_>, chunks: Chunks) -> u64 {
+    operator(step, chunks).macs()
 }
 
 /// Runs a step on all lanes.
@@ -43,12 +59,26 @@ pub(super) fn run(
     arena: &mut Arena,
     pool: &mut Pool,
 ) -> Result<(), StepError> {
-    let out = step.op().slots().iter().position(|slot| slot.name == "out").unwrap_or_default();
-    match step.operand(out).dtype {
+    match named(step, step.op().activation_slot()).dtype {
         DType::F32 => dispatch::<f32>(step, place, kernels, arena, pool),
         DType::F16 => dispatch::<F16>(step, place, kernels, arena, pool),
         other => Err(StepError::Type(other)),
     }
+}
+
+/// Whether the step is a product of codes.
+fn takes_codes(step: &Step<'_>) -> bool {
+    step.op().takes_codes() && named(step, "x").dtype == DType::U8
+}
+
+/// What stands in the slot of that name.
+fn named(step: &Step<'_>, slot: &'static str) -> Operand {
+    let index = step
+        .op()
+        .slots()
+        .iter()
+        .position(|candidate| candidate.name == slot);
+    index.map_or(Operand::EMPTY, |index| step.operand(index))
 }
 
 fn dispatch<T: Element + Plain>(
@@ -59,12 +89,32 @@ fn dispatch<T: Element + Plain>(
     pool: &mut Pool,
 ) -> Result<(), StepError> {
     let (claims, scratch) = arena.parts();
-    let launcher = Launcher { step: *step, place, claims, scratch, pool };
-    match step.op() {
+    let op = operator(step, place.chunks);
+    let codes = takes_codes(step);
+    let launcher = Launcher {
+        step: *step,
+        op,
+        place,
+        claims,
+        scratch,
+        pool,
+    };
+    match op {
+        Op::Conv2d(op) if codes => launcher.launch(|o| jobs::conv2d_int8::<T>(kernels, op, o)),
+        Op::Linear(op) if codes => launcher.launch(|o| jobs::linear_int8::<T>(kernels, op, o)),
         Op::Conv2d(op) => launcher.launch(|o| jobs::conv2d::<T>(kernels, op, o)),
         Op::Linear(op) => launcher.launch(|o| jobs::linear::<T>(kernels, op, o)),
+        Op::GroupNorm(op) if op.quantized => {
+            launcher.launch(|o| jobs::group_norm_codes::<T>(kernels, op, o))
+        }
         Op::GroupNorm(op) => launcher.launch(|o| jobs::group_norm::<T>(kernels, op, o)),
+        Op::LayerNorm(op) if op.quantized => {
+            launcher.launch(|o| jobs::layer_norm_codes::<T>(kernels, op, o))
+        }
         Op::LayerNorm(op) => launcher.launch(|o| jobs::layer_norm::<T>(kernels, op, o)),
+        Op::Attention(op) if op.integers => {
+            launcher.launch(|o| jobs::attention_int8::<T>(kernels, op, o))
+        }
         Op::Attention(op) => launcher.launch(|o| jobs::attention::<T>(kernels, op, o)),
         Op::Unary(op) => launcher.launch(|o| jobs::unary::<T>(kernels, op, o)),
         Op::Affine(op) => launcher.launch(|o| jobs::affine::<T>(kernels, op, o)),
@@ -72,15 +122,19 @@ fn dispatch<T: Element + Plain>(
         Op::Concat(op) => launcher.launch(|o| jobs::concat::<T>(kernels, op, o)),
         Op::Upsample(op) => launcher.launch(|o| jobs::upsample::<T>(kernels, op, o)),
         Op::Embed(op) => launcher.launch(|o| jobs::embed::<T>(kernels, op, o)),
-        Op::TimestepEmbedding(op) => launcher.launch(|o| jobs::timestep_embedding::<T>(kernels, op, o)),
+        Op::TimestepEmbedding(op) => {
+            launcher.launch(|o| jobs::timestep_embedding::<T>(kernels, op, o))
+        }
         Op::Softmax(op) => launcher.launch(|o| jobs::softmax::<T>(kernels, op, o)),
         Op::Copy(op) => launcher.launch(|o| jobs::copy::<T>(kernels, op, o)),
+        Op::Quantize(op) => launcher.launch(|o| jobs::quantize::<T>(kernels, op, o)),
     }
 }
 
 /// What a step is run with.
 struct Launcher<'s, 'a> {
     step: Step<'s>,
+    op: Op,
     place: &'s Place<'a>,
     claims: Claims<'a>,
     scratch: Scratch<'a>,
@@ -96,6 +150,7 @@ impl<'a> Launcher<'_, 'a> {
         let mut lane = |lane: usize| {
             build(&mut Operands {
                 step: &self.step,
+                op: self.op,
                 base: lane * self.place.lane_bytes,
                 weights: self.place.weights,
                 claims: &mut self.claims,
@@ -116,15 +171,31 @@ impl<'a> Launcher<'_, 'a> {
 /// The operands of a step in one lane, by the names of their slots.
 struct Operands<'c, 'a> {
     step: &'c Step<'c>,
+    /// The step's operator, for as many chunks as there are.
+    op: Op,
     base: usize,
     weights: &'a [u8],
     claims: &'c mut Claims<'a>,
 }
 
 impl<'a> Operands<'_, 'a> {
+    /// What stands in a slot, or the beginning of it that as many chunks as there are take.
     fn operand(&self, slot: &'static str) -> Operand {
-        let index = self.step.op().slots().iter().position(|candidate| candidate.name == slot);
-        index.map_or(Operand::EMPTY, |index| self.step.operand(index))
+        let operand = named(self.step, slot);
+        if !self.step.per_chunk() || operand.space != Space::Arena {
+            return operand;
+        }
+        let activation = named(self.step, self.op.activation_slot()).dtype;
+        let required = self
+            .op
+            .requirement_with(slot, takes_codes(self.step))
+            .ok()
+            .flatten();
+        let bytes = required.and_then(|required| required.bytes(activation));
+        Operand {
+            bytes: bytes.unwrap_or(operand.bytes).min(operand.bytes),
+            ..operand
+        }
     }
 
     fn read<T: Plain>(&mut self, slot: &'static str) -> Result<&'a [T], StepError> {
@@ -138,8 +209,15 @@ impl<'a> Operands<'_, 'a> {
             Space::Empty => Ok(None),
             Space::Arena => Ok(Some(self.claims.read(self.base + offset, bytes)?)),
             Space::Weights => {
-                let bytes = self.weights.get(offset..).and_then(|rest| rest.get(..bytes));
-                Ok(Some(bytes.and_then(arena::cast).ok_or(StepError::Weights(slot))?))
+                let bytes = self
+                    .weights
+                    .get(offset..)
+                    .and_then(|rest| rest.get(..bytes));
+                Ok(Some(
+                    bytes
+                        .and_then(arena::cast)
+                        .ok_or(StepError::Weights(slot))?,
+                ))
             }
         }
     }
@@ -149,7 +227,9 @@ impl<'a> Operands<'_, 'a> {
         if operand.space != Space::Arena {
             return Err(StepError::Empty(slot));
         }
-        Ok(self.claims.write(self.base + operand.offset as usize, operand.bytes as usize)?)
+        Ok(self
+            .claims
+            .write(self.base + operand.offset as usize, operand.bytes as usize)?)
     }
 
     /// The input that may be the output's own buffer.
@@ -165,6 +245,8 @@ impl<'a> Operands<'_, 'a> {
         if self.operand("residual") == self.operand("out") {
             return Ok(Residual::InPlace);
         }
-        Ok(self.optional("residual")?.map_or(Residual::None, Residual::Other))
+        Ok(self
+            .optional("residual")?
+            .map_or(Residual::None, Residual::Other))
     }
 }

@@ -56,11 +56,15 @@ impl Pool {
             wake: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, helpers: Vec::new() };
+        let mut pool = Pool {
+            shared,
+            helpers: Vec::new(),
+        };
         for number in 1..threads.get() {
             let shared = Arc::clone(&pool.shared);
             let builder = thread::Builder::new().name(format!("kiln-{number}"));
-            pool.helpers.push(builder.spawn(move || shared.help(number))?);
+            pool.helpers
+                .push(builder.spawn(move || shared.help(number))?);
         }
         // A thread allocates while it starts; once it is here it does no more of that.
         while pool.shared.started.load(Ordering::Acquire) < pool.helpers.len() {
@@ -132,12 +136,16 @@ impl Shared {
 
     /// Waits for a round other than `seen`; `None` when the pool is dropped.
     fn next_round(&self, seen: usize) -> Option<usize> {
-        let is_next = || self.round.load(Ordering::SeqCst) != seen || self.quit.load(Ordering::SeqCst);
+        let is_next =
+            || self.round.load(Ordering::SeqCst) != seen || self.quit.load(Ordering::SeqCst);
         if !watch(is_next) {
             let mut guard = locked(&self.lock);
             self.sleeping.fetch_add(1, Ordering::SeqCst);
             while !is_next() {
-                guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                guard = self
+                    .wake
+                    .wait(guard)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             self.sleeping.fetch_sub(1, Ordering::SeqCst);
         }

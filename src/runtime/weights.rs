@@ -13,11 +13,17 @@ pub(super) struct Verified(Box<[AtomicU64]>);
 impl Verified {
     /// None of `blocks` so far.
     pub(super) fn none(blocks: usize) -> Self {
-        Verified((0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+        Verified(
+            (0..blocks.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+        )
     }
 
     fn contains(&self, block: usize) -> bool {
-        self.0.get(block / 64).is_some_and(|word| word.load(Ordering::Acquire) >> (block % 64) & 1 == 1)
+        self.0
+            .get(block / 64)
+            .is_some_and(|word| word.load(Ordering::Acquire) >> (block % 64) & 1 == 1)
     }
 
     fn insert(&self, block: usize) {
@@ -33,7 +39,10 @@ impl Verified {
         step: &Step<'_>,
         pool: &mut Pool,
     ) -> Result<(), Box<PackageError>> {
-        for operand in step.operands().filter(|operand| operand.space == Space::Weights && operand.bytes > 0) {
+        for operand in step
+            .operands()
+            .filter(|operand| operand.space == Space::Weights && operand.bytes > 0)
+        {
             let first = (operand.offset / CHECKSUM_BLOCK) as usize;
             let end = ((operand.offset + operand.bytes).div_ceil(CHECKSUM_BLOCK)) as usize;
             if (first..end).all(|block| self.contains(block)) {

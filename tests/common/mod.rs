@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 
 /// A file or folder of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
 /// Compiles models/emoji in f32 into a folder and gives the package's path.
@@ -44,10 +46,16 @@ impl Tensors {
         let file = SafeTensors::deserialize(&self.0).expect("a safetensors file");
         let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let values = match tensor.dtype() {
-            Dtype::F32 => tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => {
-                tensor.data().chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-            }
+            Dtype::F32 => tensor
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::F16 => tensor
+                .data()
+                .chunks_exact(2)
+                .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
             other => panic!("{name} is {other:?}"),
         };
         (tensor.shape().to_vec(), values)
@@ -63,7 +71,13 @@ impl Tensors {
         let file = SafeTensors::deserialize(&self.0).expect("a safetensors file");
         let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(tensor.dtype(), Dtype::I64, "{name}");
-        tensor.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+        tensor
+            .data()
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|b| i64::from_le_bytes(*b))
+            .collect()
     }
 }
 
@@ -71,6 +85,12 @@ impl Tensors {
 pub fn relative_error(actual: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(actual.len(), expected.len());
     assert!(actual.iter().all(|x| x.is_finite()), "not finite");
-    let largest = expected.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
-    actual.iter().zip(expected).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs())) / largest
+    let largest = expected
+        .iter()
+        .fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+    actual
+        .iter()
+        .zip(expected)
+        .fold(0.0, |m: f32, (a, b)| m.max((a - b).abs()))
+        / largest
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kiln_package::{
-    Activation, Attention, Conv2d, DType, Embed, GraphKind, Layout, Linear, Op, Operand, PackageWriter, PortRecord,
-    ProgramRecord, Stage, StepRecord, TimestepEmbedding,
+    Activation, Attention, Conv2d, DType, Embed, GraphKind, Layout, Linear, Op, Operand,
+    PackageWriter, PortRecord, ProgramRecord, Stage, StepRecord, TimestepEmbedding,
 };
 use serde_json::{Value, json};
 
@@ -56,7 +56,9 @@ pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
         programs: parts.programs,
         optional: Vec::new(),
     };
-    writer.to_vec(&parts.weights).expect("the toy package is right")
+    writer
+        .to_vec(&parts.weights)
+        .expect("the toy package is right")
 }
 
 /// Writes the package to `toy.kiln` in a folder.
@@ -101,11 +103,16 @@ impl Parts {
     fn weight(&mut self, count: u32, scale: f32) -> Operand {
         let offset = self.weights.len() as u64;
         for i in 0..count {
-            let hash = (i + 1).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(2_246_822_519) >> 8;
+            let hash = (i + 1)
+                .wrapping_mul(2_654_435_761)
+                .rotate_left(13)
+                .wrapping_mul(2_246_822_519)
+                >> 8;
             let value = (hash as f32 / 8_388_608.0 - 1.0) * scale;
             self.weights.extend(value.to_le_bytes());
         }
-        self.weights.resize(self.weights.len().next_multiple_of(64), 0);
+        self.weights
+            .resize(self.weights.len().next_multiple_of(64), 0);
         Operand::weights(DType::F32, offset, u64::from(count) * 4)
     }
 
@@ -123,6 +130,8 @@ impl Parts {
             width,
             arena_bytes: arena.0,
             thread_scratch_bytes: 1 << 18,
+            pinned_bytes: 0,
+            max_chunks: 1,
             inputs,
             outputs,
             steps,
@@ -135,11 +144,18 @@ impl Parts {
         let out = arena.take(DType::F32, TOKENS * DIM);
         let table = self.weight(VOCABULARY * DIM, 1.0);
         let positions = self.weight(TOKENS * DIM, 0.1);
-        let op = Op::Embed(Embed { rows: TOKENS, dim: DIM, vocab: VOCABULARY });
+        let op = Op::Embed(Embed {
+            rows: TOKENS,
+            dim: DIM,
+            vocab: VOCABULARY,
+        });
         self.program(
             (GraphKind::TextEncoder, 0, 0),
             &arena,
-            (vec![port("input_ids", ids, &[1, TOKENS])], vec![port("last_hidden_state", out, &[1, TOKENS, DIM])]),
+            (
+                vec![port("input_ids", ids, &[1, TOKENS])],
+                vec![port("last_hidden_state", out, &[1, TOKENS, DIM])],
+            ),
             vec![step(op, "embeddings", &[ids, table, positions, out])],
         );
     }
@@ -156,10 +172,16 @@ impl Parts {
         let out = arena.take(DType::F32, pixels * CHANNELS);
         let frequencies = self.weight(CHANNELS / 2, 0.01);
         let weight = self.weight(CHANNELS * 16, 0.5);
-        let keys = Operand { bytes: u64::from((TOKENS - 1) * DIM + CHANNELS) * 4, ..context };
+        let keys = Operand {
+            bytes: u64::from((TOKENS - 1) * DIM + CHANNELS) * 4,
+            ..context
+        };
         let steps = vec![
             step(
-                Op::TimestepEmbedding(TimestepEmbedding { half: CHANNELS / 2, cos_first: true }),
+                Op::TimestepEmbedding(TimestepEmbedding {
+                    half: CHANNELS / 2,
+                    cos_first: true,
+                }),
                 "time_proj",
                 &[timestep, frequencies, time],
             ),
@@ -174,14 +196,23 @@ impl Parts {
                     v_stride: DIM,
                     scale: 0.5,
                     causal: false,
+                    integers: false,
                 }),
                 "attention",
-                &[sample, keys, keys, Operand::EMPTY, attended],
+                &[sample, keys, keys, EMPTY, EMPTY, attended],
             ),
             step(
-                Op::Linear(Linear { rows: pixels, k: CHANNELS, k2: 0, n: CHANNELS, activation: Activation::None }),
+                Op::Linear(Linear {
+                    rows: pixels,
+                    k: CHANNELS,
+                    k2: 0,
+                    n: CHANNELS,
+                    activation: Activation::None,
+                }),
                 "to_out",
-                &[attended, EMPTY, weight, EMPTY, EMPTY, EMPTY, time, sample, out],
+                &[
+                    attended, EMPTY, weight, EMPTY, EMPTY, EMPTY, time, sample, out,
+                ],
             ),
         ];
         let inputs = vec![
@@ -190,7 +221,12 @@ impl Parts {
             port("encoder_hidden_states", context, &[1, TOKENS, DIM]),
         ];
         let outputs = vec![picture("out_sample", out, CHANNELS, h, w)];
-        self.program((GraphKind::Unet, height, width), &arena, (inputs, outputs), steps);
+        self.program(
+            (GraphKind::Unet, height, width),
+            &arena,
+            (inputs, outputs),
+            steps,
+        );
     }
 
     fn vae_decoder(&mut self, height: u32, width: u32) {
@@ -214,7 +250,13 @@ impl Parts {
             pad_left: 1,
             activation: Activation::None,
         };
-        self.conv((GraphKind::VaeDecoder, height, width), op, &arena, (latents, "latents"), (out, "sample"));
+        self.conv(
+            (GraphKind::VaeDecoder, height, width),
+            op,
+            &arena,
+            (latents, "latents"),
+            (out, "sample"),
+        );
     }
 
     fn vae_encoder(&mut self, height: u32, width: u32) {
@@ -238,7 +280,13 @@ impl Parts {
             pad_left: 0,
             activation: Activation::None,
         };
-        self.conv((GraphKind::VaeEncoder, height, width), op, &arena, (image, "image"), (out, "moments"));
+        self.conv(
+            (GraphKind::VaeEncoder, height, width),
+            op,
+            &arena,
+            (image, "image"),
+            (out, "moments"),
+        );
     }
 
     fn conv(
@@ -256,14 +304,24 @@ impl Parts {
             vec![picture(output, out, op.out_c, op.out_h, op.out_w)],
         );
         let operands = [x, weight, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, out];
-        self.program(place, arena, ports, vec![step(Op::Conv2d(op), "conv", &operands)]);
+        self.program(
+            place,
+            arena,
+            ports,
+            vec![step(Op::Conv2d(op), "conv", &operands)],
+        );
     }
 }
 
 const EMPTY: Operand = Operand::EMPTY;
 
 fn step(op: Op, name: &str, operands: &[Operand]) -> StepRecord {
-    StepRecord { op, operands: operands.to_vec(), name: name.into() }
+    StepRecord {
+        op,
+        operands: operands.to_vec(),
+        name: name.into(),
+        per_chunk: false,
+    }
 }
 
 fn port(name: &str, operand: Operand, shape: &[u32]) -> PortRecord {
@@ -274,9 +332,13 @@ fn port(name: &str, operand: Operand, shape: &[u32]) -> PortRecord {
         shape: shape.to_vec(),
         offset: operand.offset,
         bytes: operand.bytes,
+        per_chunk: false,
     }
 }
 
 fn picture(name: &str, operand: Operand, channels: u32, height: u32, width: u32) -> PortRecord {
-    PortRecord { layout: Layout::ChannelsLast, ..port(name, operand, &[1, channels, height, width]) }
+    PortRecord {
+        layout: Layout::ChannelsLast,
+        ..port(name, operand, &[1, channels, height, width])
+    }
 }

@@ -63,9 +63,16 @@ impl Card {
     pub fn to_json(&self, precision: &str, size: (usize, usize)) -> String {
         let mut card = self.own.clone();
         let text = |card: &Map<String, Value>, key: &str, otherwise: &str| {
-            card.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned()
+            card.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or(otherwise)
+                .to_owned()
         };
-        for (key, otherwise) in [("name", self.folder.as_str()), ("description", ""), ("license", "")] {
+        for (key, otherwise) in [
+            ("name", self.folder.as_str()),
+            ("description", ""),
+            ("license", ""),
+        ] {
             let value = text(&card, key, otherwise);
             card.insert(key.into(), value.into());
         }
@@ -76,19 +83,34 @@ impl Card {
             Some(Value::Object(defaults)) => defaults,
             _ => Map::new(),
         };
-        for (key, otherwise) in [("steps", json!(20)), ("guidance_scale", json!(7.5)), ("sampler", json!("ddim"))] {
+        for (key, otherwise) in [
+            ("steps", json!(20)),
+            ("guidance_scale", json!(7.5)),
+            ("sampler", json!("ddim")),
+        ] {
             defaults.entry(key).or_insert(otherwise);
         }
         defaults.insert("width".into(), size.0.into());
         defaults.insert("height".into(), size.1.into());
-        let files: Vec<Value> = self.files.iter().map(|f| json!({"path": f.path, "sha256": f.sha256})).collect();
-        let TextSettings { max_length, bos, eos, pad, dim } = self.text;
+        let files: Vec<Value> = self
+            .files
+            .iter()
+            .map(|f| json!({"path": f.path, "sha256": f.sha256}))
+            .collect();
+        let TextSettings {
+            max_length,
+            bos,
+            eos,
+            pad,
+            dim,
+        } = self.text;
         card.insert("defaults".into(), defaults.into());
         card.insert("precision".into(), precision.into());
         card.insert("sources".into(), files.into());
         card.insert("vae_scaling_factor".into(), self.vae_scaling_factor.into());
         card.insert("latent_channels".into(), self.latent_channels.into());
-        let text = json!({"max_length": max_length, "bos": bos, "eos": eos, "pad": pad, "dim": dim});
+        let text =
+            json!({"max_length": max_length, "bos": bos, "eos": eos, "pad": pad, "dim": dim});
         card.insert("text".into(), text);
         Value::Object(card).to_string()
     }

@@ -31,7 +31,10 @@ pub struct SpecialTokens {
 }
 
 fn vocabulary(text: &str) -> Result<Map<String, Value>, TokenizerError> {
-    let error = |reason: String| TokenizerError { file: "vocab.json", reason };
+    let error = |reason: String| TokenizerError {
+        file: "vocab.json",
+        reason,
+    };
     match serde_json::from_str(text) {
         Ok(Value::Object(vocabulary)) => Ok(vocabulary),
         Ok(_) => Err(error("is no JSON object".into())),
@@ -40,8 +43,14 @@ fn vocabulary(text: &str) -> Result<Map<String, Value>, TokenizerError> {
 }
 
 fn id(vocabulary: &Map<String, Value>, token: &str) -> Result<u32, TokenizerError> {
-    let id = vocabulary.get(token).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
-    id.ok_or_else(|| TokenizerError { file: "vocab.json", reason: format!("has no id for {token:?}") })
+    let id = vocabulary
+        .get(token)
+        .and_then(Value::as_u64)
+        .and_then(|id| u32::try_from(id).ok());
+    id.ok_or_else(|| TokenizerError {
+        file: "vocab.json",
+        reason: format!("has no id for {token:?}"),
+    })
 }
 
 /// Builds `tokenizer.json` from the contents of `vocab.json` and `merges.txt`.
@@ -54,7 +63,13 @@ pub fn from_vocabulary(vocab: &str, merges: &str) -> Result<Vec<u8>, TokenizerEr
             continue;
         }
         let reason = || format!("line {} is no pair: {line:?}", i + 1);
-        let (a, b) = line.trim_end().split_once(' ').ok_or_else(|| TokenizerError { file: "merges.txt", reason: reason() })?;
+        let (a, b) = line
+            .trim_end()
+            .split_once(' ')
+            .ok_or_else(|| TokenizerError {
+                file: "merges.txt",
+                reason: reason(),
+            })?;
         pairs.push(json!([a, b]));
     }
     let special = |id: u32, content: &str| {
@@ -112,21 +127,42 @@ pub fn from_vocabulary(vocab: &str, merges: &str) -> Result<Vec<u8>, TokenizerEr
 
 /// The special tokens of a `tokenizer.json`. `special_tokens_map` is the contents of the file of that name, which names
 /// the padding where it is not the end token (Stable Diffusion 2 has `!`).
-pub fn special_tokens(tokenizer: &[u8], special_tokens_map: Option<&str>) -> Result<SpecialTokens, TokenizerError> {
+pub fn special_tokens(
+    tokenizer: &[u8],
+    special_tokens_map: Option<&str>,
+) -> Result<SpecialTokens, TokenizerError> {
     let file = "tokenizer.json";
-    let json: Value =
-        serde_json::from_slice(tokenizer).map_err(|e| TokenizerError { file, reason: e.to_string() })?;
+    let json: Value = serde_json::from_slice(tokenizer).map_err(|e| TokenizerError {
+        file,
+        reason: e.to_string(),
+    })?;
     let find = |token: &str| {
         let added = json["added_tokens"].as_array().into_iter().flatten();
-        let added = added.filter(|t| t["content"] == token).find_map(|t| t["id"].as_u64());
-        let id = added.or_else(|| json["model"]["vocab"].get(token)?.as_u64()).and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| TokenizerError { file, reason: format!("has no token {token:?}") })
+        let added = added
+            .filter(|t| t["content"] == token)
+            .find_map(|t| t["id"].as_u64());
+        let id = added
+            .or_else(|| json["model"]["vocab"].get(token)?.as_u64())
+            .and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| TokenizerError {
+            file,
+            reason: format!("has no token {token:?}"),
+        })
     };
     let map: Value = match special_tokens_map {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| TokenizerError { file: "special_tokens_map.json", reason: e.to_string() })?,
+        Some(text) => serde_json::from_str(text).map_err(|e| TokenizerError {
+            file: "special_tokens_map.json",
+            reason: e.to_string(),
+        })?,
         None => Value::Null,
     };
-    let pad = map["pad_token"].as_str().or_else(|| map["pad_token"]["content"].as_str()).unwrap_or(END);
-    Ok(SpecialTokens { bos: find(BEGIN)?, eos: find(END)?, pad: find(pad)? })
+    let pad = map["pad_token"]
+        .as_str()
+        .or_else(|| map["pad_token"]["content"].as_str())
+        .unwrap_or(END);
+    Ok(SpecialTokens {
+        bos: find(BEGIN)?,
+        eos: find(END)?,
+        pad: find(pad)?,
+    })
 }

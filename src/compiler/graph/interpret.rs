@@ -1,10 +1,11 @@
 //! The graph's meaning, in plain `f32`: one short function per operator, nothing fast but the inner loops of the sums.
-//! Passes are checked against it, and so is everything that claims to run a graph.
+//! Codes stand as the numbers that they mean, and so do the integer weights of a product of codes. Passes are checked
+//! against it, and so is everything that claims to run a graph.
 
 use super::op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
 use super::verify::{self, rows};
 use super::view::View;
-use super::{Graph, Node, NodeId};
+use super::{Graph, Node, ValueId, codes};
 use std::rc::Rc;
 
 /// A dense tensor, row-major. Integers are held as `f32`.
@@ -31,6 +32,14 @@ pub enum InterpretError {
         /// What it should be.
         expected: Vec<usize>,
     },
+    /// A kernel refuses a node's operands.
+    #[error("{node}: {reason}")]
+    Kernel {
+        /// The node's name.
+        node: String,
+        /// What it says.
+        reason: String,
+    },
     /// An index outside a table.
     #[error("{node} reads row {row} of a table of {len}")]
     Row {
@@ -47,31 +56,27 @@ impl Graph {
     /// Runs the graph. `inputs` stand in the order of [`Graph::inputs`]; so do the results in that of the outputs. The graph
     /// must have passed [`Graph::verify`].
     pub fn interpret(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
+        self.check_inputs(inputs)?;
         let mut values: Vec<Option<Rc<Tensor>>> = vec![None; self.value_count()];
-        for (index, id) in self.inputs.iter().enumerate() {
-            let expected = self.shape(*id);
-            let found = inputs.get(index).map_or(&[][..], |t| &t.shape);
-            if inputs.len() <= index || found != expected || inputs[index].data.len() != self.value(*id).len() {
-                let (found, expected) = (found.to_vec(), expected.to_vec());
-                return Err(InterpretError::Input { graph: self.name.clone(), index, found, expected });
-            }
-            values[id.index()] = Some(Rc::new(inputs[index].clone()));
+        for (id, input) in self.inputs.iter().zip(inputs) {
+            values[id.index()] = Some(Rc::new(input.clone()));
         }
         let mut uses = self.use_counts();
-        for (id, node) in self.iter_nodes() {
-            let operands: Vec<Option<Rc<Tensor>>> = node
+        for (_, node) in self.iter_nodes() {
+            let mut operands: Vec<Option<Rc<Tensor>>> = node
                 .inputs
                 .iter()
                 .map(|operand| {
                     let operand = (*operand)?;
-                    let value = self.value(operand);
-                    match value.weight() {
-                        Some(w) => Some(Rc::new(Tensor { shape: value.shape.clone(), data: w.read().into_owned() })),
-                        None => values[operand.index()].clone(),
-                    }
+                    self.constant(operand)
+                        .map(Rc::new)
+                        .or_else(|| values[operand.index()].clone())
                 })
                 .collect();
-            let out = self.step(id, node, &operands)?;
+            if self.multiplies_codes(node) {
+                represent_weight(node, &mut operands);
+            }
+            let out = self.compute(node, &operands)?;
             values[node.output.index()] = Some(Rc::new(out));
             for operand in node.operands() {
                 uses[operand.index()] -= 1;
@@ -80,15 +85,58 @@ impl Graph {
                 }
             }
         }
-        let read = |id: &super::ValueId| match self.value(*id).weight() {
-            Some(w) => Tensor { shape: self.shape(*id).to_vec(), data: w.read().into_owned() },
-            None => values[id.index()].as_deref().cloned().unwrap_or(Tensor { shape: vec![0], data: vec![] }),
+        let read = |id: &ValueId| {
+            let computed = || values[id.index()].as_deref().cloned();
+            self.constant(*id).or_else(computed).unwrap_or(Tensor {
+                shape: vec![0],
+                data: vec![],
+            })
         };
         Ok(self.outputs.iter().map(read).collect())
     }
 
-    fn step(&self, id: NodeId, node: &Node, operands: &[Option<Rc<Tensor>>]) -> Result<Tensor, InterpretError> {
-        let shape = self.shape(self.node(id).output).to_vec();
+    /// Whether these can be the graph's inputs.
+    pub(crate) fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), InterpretError> {
+        for (index, id) in self.inputs.iter().enumerate() {
+            let expected = self.shape(*id);
+            let found = inputs.get(index).map_or(&[][..], |t| &t.shape);
+            if inputs.len() <= index
+                || found != expected
+                || inputs[index].data.len() != self.value(*id).len()
+            {
+                let (found, expected) = (found.to_vec(), expected.to_vec());
+                return Err(InterpretError::Input {
+                    graph: self.name.clone(),
+                    index,
+                    found,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of a constant; `None` for any other value.
+    pub(crate) fn constant(&self, value: ValueId) -> Option<Tensor> {
+        let weight = self.value(value).weight()?;
+        Some(Tensor {
+            shape: self.shape(value).to_vec(),
+            data: weight.read().into_owned(),
+        })
+    }
+
+    /// Whether the node is a product of codes and integer weights.
+    pub(crate) fn multiplies_codes(&self, node: &Node) -> bool {
+        node.input("weight").is_some() && node.input("x").is_some_and(|x| self.codes(x).is_some())
+    }
+
+    /// The node's result from its operands, as numbers of `f32`. Codes are given, and come, as what they stand for.
+    pub(crate) fn compute(
+        &self,
+        node: &Node,
+        operands: &[Option<Rc<Tensor>>],
+    ) -> Result<Tensor, InterpretError> {
+        let shape = self.shape(node.output).to_vec();
         let slots = node.op.slots();
         let get = |slot: &str| {
             let index = slots.iter().position(|s| *s == slot)?;
@@ -96,19 +144,44 @@ impl Graph {
         };
         let data = |slot: &str| get(slot).map(|t| t.data.as_slice());
         // A verified graph fills the required slots.
-        let empty = Tensor { shape: vec![], data: vec![] };
-        let first = operands.first().and_then(|t| t.as_deref()).unwrap_or(&empty);
+        let empty = Tensor {
+            shape: vec![],
+            data: vec![],
+        };
+        let first = operands
+            .first()
+            .and_then(|t| t.as_deref())
+            .unwrap_or(&empty);
         let second = operands.get(1).and_then(|t| t.as_deref()).unwrap_or(&empty);
         let x = first.data.as_slice();
         let c = c_of(&first.shape);
         let data = match &node.op {
-            Op::Conv2d { stride, pad, up, activation } => {
+            Op::Conv2d {
+                stride,
+                pad,
+                up,
+                activation,
+            } => {
                 let (h, w) = (first.shape[0], first.shape[1]);
                 let up = up.unwrap_or([h, w]);
                 let enlarged = enlarge(x, [h, w, c], up);
                 let weight = get("weight").unwrap_or(&empty);
-                let mut out = conv(&enlarged, [up[0], up[1], c], weight, *stride, *pad, [shape[0], shape[1]]);
-                finish(&mut out, shape[2], data("bias"), data("shift"), *activation, data("residual"));
+                let mut out = conv(
+                    &enlarged,
+                    [up[0], up[1], c],
+                    weight,
+                    *stride,
+                    *pad,
+                    [shape[0], shape[1]],
+                );
+                finish(
+                    &mut out,
+                    shape[2],
+                    data("bias"),
+                    data("shift"),
+                    *activation,
+                    data("residual"),
+                );
                 out
             }
             Op::Linear { activation } => {
@@ -116,27 +189,78 @@ impl Graph {
                 let weight = get("weight").unwrap_or(&empty);
                 let mut out = matmul_nt(&x.data, &weight.data, weight.shape[0], weight.shape[1]);
                 if *activation == Activation::Geglu {
-                    finish(&mut out, weight.shape[0], data("bias"), None, Activation::None, None);
+                    finish(
+                        &mut out,
+                        weight.shape[0],
+                        data("bias"),
+                        None,
+                        Activation::None,
+                        None,
+                    );
                     let n = shape[shape.len() - 1];
-                    out = out.chunks_exact(2 * n).flat_map(|r| (0..n).map(|i| r[i] * gelu(r[n + i]))).collect();
+                    out = out
+                        .chunks_exact(2 * n)
+                        .flat_map(|r| (0..n).map(|i| r[i] * gelu(r[n + i])))
+                        .collect();
                     finish(&mut out, n, None, None, Activation::None, data("residual"));
                 } else {
-                    finish(&mut out, weight.shape[0], data("bias"), data("shift"), *activation, data("residual"));
+                    finish(
+                        &mut out,
+                        weight.shape[0],
+                        data("bias"),
+                        data("shift"),
+                        *activation,
+                        data("residual"),
+                    );
                 }
                 out
             }
-            Op::GroupNorm { groups, eps, activation } => {
+            Op::GroupNorm {
+                groups,
+                eps,
+                activation,
+                quantized,
+            } => {
                 let x = beside(first, get("x2"));
-                group_norm(&x.data, rows(&x.shape), *groups, *eps, data("gamma"), data("beta"), *activation)
+                let first = if *quantized {
+                    Activation::None
+                } else {
+                    *activation
+                };
+                let mut out = group_norm(
+                    &x.data,
+                    rows(&x.shape),
+                    *groups,
+                    *eps,
+                    data("gamma"),
+                    data("beta"),
+                    first,
+                );
+                if *quantized {
+                    codes::represent_norm(&mut out, c_of(&shape), |v| activate(v, *activation));
+                }
+                out
             }
-            Op::SourceGroupNorm { groups, eps, activation } => {
+            Op::SourceGroupNorm {
+                groups,
+                eps,
+                activation,
+            } => {
                 let n: usize = first.shape[2..].iter().product();
                 let c = first.shape[1];
                 let moved = View::dense(&[c, n]).transpose(&[1, 0]).gather(x);
-                let out = group_norm(&moved, (n, c), *groups, *eps, data("gamma"), data("beta"), *activation);
+                let out = group_norm(
+                    &moved,
+                    (n, c),
+                    *groups,
+                    *eps,
+                    data("gamma"),
+                    data("beta"),
+                    *activation,
+                );
                 View::dense(&[n, c]).transpose(&[1, 0]).gather(&out)
             }
-            Op::LayerNorm { eps } => {
+            Op::LayerNorm { eps, quantized } => {
                 let mut out = Vec::with_capacity(x.len());
                 for row in x.chunks_exact(c) {
                     let (mean, variance) = moments(row.iter().copied(), row.len());
@@ -146,9 +270,32 @@ impl Graph {
                         v * data("gamma").map_or(1.0, |g| g[i]) + data("beta").map_or(0.0, |b| b[i])
                     }));
                 }
+                if *quantized {
+                    codes::represent_rows(&mut out, c);
+                }
                 out
             }
-            Op::Attention { heads, scale, causal } => {
+            Op::Quantize { per_row } => {
+                let mut out = beside(first, get("x2")).data;
+                let set = if *per_row { c_of(&shape) } else { out.len() };
+                codes::represent_rows(&mut out, set);
+                out
+            }
+            Op::Attention {
+                heads,
+                scale,
+                integers: true,
+                ..
+            } => {
+                let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
+                integer_attention(x, k, v, c, *heads, *scale)
+            }
+            Op::Attention {
+                heads,
+                scale,
+                causal,
+                ..
+            } => {
                 let (k, v) = (data("k").unwrap_or(&[]), data("v").unwrap_or(&[]));
                 attention(x, k, v, c, *heads, *scale, *causal, data("mask"))
             }
@@ -156,7 +303,10 @@ impl Graph {
             Op::Affine { scale, offset } => x.iter().map(|v| v * scale + offset).collect(),
             Op::Binary { kind } => {
                 let b = &second.data;
-                x.iter().enumerate().map(|(i, v)| binary(*kind, *v, b[i % b.len()])).collect()
+                x.iter()
+                    .enumerate()
+                    .map(|(i, v)| binary(*kind, *v, b[i % b.len()]))
+                    .collect()
             }
             Op::Concat => beside(first, Some(second)).data,
             Op::Upsample { size } => enlarge(x, [first.shape[0], first.shape[1], c], *size),
@@ -173,48 +323,91 @@ impl Graph {
                 let angles: Vec<f32> = second.data.iter().map(|f| x[0] * f).collect();
                 let sin = angles.iter().map(|a| a.sin());
                 let cos = angles.iter().map(|a| a.cos());
-                if *cos_first { cos.chain(sin).collect() } else { sin.chain(cos).collect() }
+                if *cos_first {
+                    cos.chain(sin).collect()
+                } else {
+                    sin.chain(cos).collect()
+                }
             }
             Op::Softmax => {
                 let mut out = x.to_vec();
                 out.chunks_exact_mut(c).for_each(softmax);
                 out
             }
-            Op::Copy { shape, strides, offset } => {
-                View { shape: shape.clone(), strides: strides.clone(), offset: *offset }.gather(x)
+            Op::Copy {
+                shape,
+                strides,
+                offset,
+            } => View {
+                shape: shape.clone(),
+                strides: strides.clone(),
+                offset: *offset,
             }
+            .gather(x),
             Op::SourceConv { stride, pad } => {
                 let [c, h, w] = [first.shape[1], first.shape[2], first.shape[3]];
                 let moved = View::dense(&[c, h, w]).transpose(&[1, 2, 0]).gather(x);
                 let weight = get("weight").unwrap_or(&empty);
-                let mut out = conv(&moved, [h, w, c], weight, *stride, *pad, [shape[2], shape[3]]);
-                finish(&mut out, shape[1], data("bias"), None, Activation::None, None);
-                View::dense(&[shape[2], shape[3], shape[1]]).transpose(&[2, 0, 1]).gather(&out)
+                let mut out = conv(
+                    &moved,
+                    [h, w, c],
+                    weight,
+                    *stride,
+                    *pad,
+                    [shape[2], shape[3]],
+                );
+                finish(
+                    &mut out,
+                    shape[1],
+                    data("bias"),
+                    None,
+                    Activation::None,
+                    None,
+                );
+                View::dense(&[shape[2], shape[3], shape[1]])
+                    .transpose(&[2, 0, 1])
+                    .gather(&out)
             }
             Op::Einsum { equation } => einsum(equation, first, second),
             Op::SourceBinary { kind } => {
                 let mut a = View::dense(&first.shape).expand(&shape).gather(x);
-                let b = View::dense(&second.shape).expand(&shape).gather(&second.data);
-                a.iter_mut().zip(b).for_each(|(a, b)| *a = binary(*kind, *a, b));
+                let b = View::dense(&second.shape)
+                    .expand(&shape)
+                    .gather(&second.data);
+                a.iter_mut()
+                    .zip(b)
+                    .for_each(|(a, b)| *a = binary(*kind, *a, b));
                 a
             }
             Op::SourceUnary { kind } => x.iter().map(|v| unary(*kind, *v)).collect(),
             Op::Reduce { kind, axes } => reduce(first, *kind, axes, &shape),
             Op::RmsNorm { axis, eps } => along(first, *axis, |row| {
-                let square = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
+                let square =
+                    row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
                 let scale = (1.0 / (square + f64::from(*eps)).sqrt()) as f32;
                 row.iter_mut().for_each(|v| *v *= scale);
             }),
             Op::SourceSoftmax { axis } => along(first, *axis, softmax),
             Op::Reshape { .. } => x.to_vec(),
             Op::Transpose { perm } => View::dense(&first.shape).transpose(perm).gather(x),
-            Op::Slice { axis, start, end } => View::dense(&first.shape).slice(*axis, *start, *end).gather(x),
+            Op::Slice { axis, start, end } => View::dense(&first.shape)
+                .slice(*axis, *start, *end)
+                .gather(x),
             Op::Expand { shape } => View::dense(&first.shape).expand(shape).gather(x),
             Op::SourceConcat { axis } => {
                 let inner: usize = shape[axis + 1..].iter().product();
                 let outer: usize = shape[..*axis].iter().product();
-                let parts = || operands.iter().flatten().map(|t| (&t.data, t.shape[*axis] * inner));
-                (0..outer).flat_map(|o| parts().flat_map(move |(d, n)| d[o * n..(o + 1) * n].iter().copied())).collect()
+                let parts = || {
+                    operands
+                        .iter()
+                        .flatten()
+                        .map(|t| (&t.data, t.shape[*axis] * inner))
+                };
+                (0..outer)
+                    .flat_map(|o| {
+                        parts().flat_map(move |(d, n)| d[o * n..(o + 1) * n].iter().copied())
+                    })
+                    .collect()
             }
             Op::SourceUpsample { scale } => {
                 let [c, h, w] = [first.shape[1], first.shape[2], first.shape[3]];
@@ -229,16 +422,34 @@ impl Graph {
     }
 }
 
+/// Makes a product's weights what its integers stand for.
+pub(crate) fn represent_weight(node: &Node, operands: &mut [Option<Rc<Tensor>>]) {
+    let slot = node.op.slots().iter().position(|slot| *slot == "weight");
+    if let Some(weight) = slot.and_then(|slot| operands.get_mut(slot)?.as_mut()) {
+        let weight = Rc::make_mut(weight);
+        codes::represent_weight(&mut weight.data, weight.shape[1..].iter().product());
+    }
+}
+
 fn c_of(shape: &[usize]) -> usize {
     rows(shape).1
 }
 
-fn look_up(node: &Node, ids: &[f32], table: &[f32], len: usize) -> Result<Vec<f32>, InterpretError> {
+fn look_up(
+    node: &Node,
+    ids: &[f32],
+    table: &[f32],
+    len: usize,
+) -> Result<Vec<f32>, InterpretError> {
     let width = table.len() / len;
     let mut out = Vec::with_capacity(ids.len() * width);
     for id in ids {
         if *id < 0.0 || *id >= len as f32 {
-            return Err(InterpretError::Row { node: node.name.clone(), row: *id, len });
+            return Err(InterpretError::Row {
+                node: node.name.clone(),
+                row: *id,
+                len,
+            });
         }
         out.extend_from_slice(&table[*id as usize * width..][..width]);
     }
@@ -246,11 +457,13 @@ fn look_up(node: &Node, ids: &[f32], table: &[f32], len: usize) -> Result<Vec<f3
 }
 
 /// The columns of two tensors side by side.
-fn beside(x: &Tensor, x2: Option<&Tensor>) -> Tensor {
+pub(crate) fn beside(x: &Tensor, x2: Option<&Tensor>) -> Tensor {
     let Some(x2) = x2 else { return x.clone() };
     let (c, c2) = (c_of(&x.shape), c_of(&x2.shape));
     let pairs = x.data.chunks_exact(c).zip(x2.data.chunks_exact(c2));
-    let data = pairs.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
+    let data = pairs
+        .flat_map(|(a, b)| a.iter().chain(b).copied())
+        .collect();
     let mut shape = x.shape.clone();
     if let Some(last) = shape.last_mut() {
         *last = c + c2;
@@ -271,16 +484,28 @@ fn matmul_nt(x: &[f32], weight: &[f32], n: usize, k: usize) -> Vec<f32> {
 }
 
 /// A convolution of `[h, w, c]` as a product: `[h, w, o]`.
-fn conv(x: &[f32], [h, w, c]: [usize; 3], weight: &Tensor, stride: usize, pad: [usize; 4], out: [usize; 2]) -> Vec<f32> {
+fn conv(
+    x: &[f32],
+    [h, w, c]: [usize; 3],
+    weight: &Tensor,
+    stride: usize,
+    pad: [usize; 4],
+    out: [usize; 2],
+) -> Vec<f32> {
     let [o, kh, kw] = [weight.shape[0], weight.shape[2], weight.shape[3]];
     // [o, c, kh, kw] -> [o, kh, kw, c]
-    let weight = View::dense(&weight.shape).transpose(&[0, 2, 3, 1]).gather(&weight.data);
+    let weight = View::dense(&weight.shape)
+        .transpose(&[0, 2, 3, 1])
+        .gather(&weight.data);
     let mut columns = vec![0.0; out[1] * kh * kw * c];
     let mut result = Vec::with_capacity(out[0] * out[1] * o);
     for i in 0..out[0] {
         columns.fill(0.0);
         for (j, u, v) in (0..out[1]).flat_map(|j| (0..kh * kw).map(move |t| (j, t / kw, t % kw))) {
-            let (row, column) = ((i * stride + u).wrapping_sub(pad[0]), (j * stride + v).wrapping_sub(pad[1]));
+            let (row, column) = (
+                (i * stride + u).wrapping_sub(pad[0]),
+                (j * stride + v).wrapping_sub(pad[1]),
+            );
             if row < h && column < w {
                 let to = ((j * kh + u) * kw + v) * c;
                 columns[to..to + c].copy_from_slice(&x[(row * w + column) * c..][..c]);
@@ -323,10 +548,13 @@ fn enlarge(x: &[f32], [h, w, c]: [usize; 3], size: [usize; 2]) -> Vec<f32> {
 
 fn moments(values: impl Iterator<Item = f32> + Clone, n: usize) -> (f64, f64) {
     let mean = values.clone().map(f64::from).sum::<f64>() / n as f64;
-    (mean, values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64)
+    (
+        mean,
+        values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64,
+    )
 }
 
-fn group_norm(
+pub(crate) fn group_norm(
     x: &[f32],
     (n, c): (usize, usize),
     groups: usize,
@@ -370,14 +598,70 @@ fn attention(
         let seen = if causal { i + 1 } else { kv_rows };
         let mut scores: Vec<f32> = (0..seen)
             .map(|j| {
-                let dot: f32 = q.iter().zip(&k[j * c + h * d..][..d]).map(|(q, k)| q * k).sum();
+                let dot: f32 = q
+                    .iter()
+                    .zip(&k[j * c + h * d..][..d])
+                    .map(|(q, k)| q * k)
+                    .sum();
                 dot * scale + mask.map_or(0.0, |m| m[i * kv_rows + j])
             })
             .collect();
         softmax(&mut scores);
         let out = &mut out[i * c + h * d..][..d];
         for (j, p) in scores.iter().enumerate() {
-            out.iter_mut().zip(&v[j * c + h * d..][..d]).for_each(|(o, v)| *o += p * v);
+            out.iter_mut()
+                .zip(&v[j * c + h * d..][..d])
+                .for_each(|(o, v)| *o += p * v);
+        }
+    }
+    out
+}
+
+/// As the kernels', but that a code of a weight is relative to the largest score of all, not to the largest so far.
+fn integer_attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    c: usize,
+    heads: usize,
+    scale: f32,
+) -> Vec<f32> {
+    let (rows, d) = (k.len() / c, c / heads);
+    let mut k = k.to_vec();
+    for column in 0..c {
+        let mean = (0..rows).map(|j| f64::from(k[j * c + column])).sum::<f64>() / rows as f64;
+        (0..rows).for_each(|j| k[j * c + column] -= mean as f32);
+    }
+    // Rows of heads, and columns of values.
+    let mut q = q.to_vec();
+    codes::represent_weight(&mut q, d);
+    codes::represent_weight(&mut k, d);
+    let turn = |x: &[f32], shape: [usize; 2]| View::dense(&shape).transpose(&[1, 0]).gather(x);
+    let mut columns = turn(v, [rows, c]);
+    codes::represent_weight(&mut columns, rows);
+    let v = turn(&columns, [c, rows]);
+    let mut out = vec![0.0; q.len()];
+    for (i, h) in (0..q.len() / c).flat_map(|i| (0..heads).map(move |h| (i, h))) {
+        let q = &q[i * c + h * d..][..d];
+        let dot = |j: usize| {
+            q.iter()
+                .zip(&k[j * c + h * d..][..d])
+                .map(|(q, k)| q * k)
+                .sum::<f32>()
+                * scale
+        };
+        let scores: Vec<f32> = (0..rows).map(dot).collect();
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f32> = scores
+            .iter()
+            .map(|s| ((s - most).exp() * 255.0).round_ties_even())
+            .collect();
+        let sum: f32 = weights.iter().sum();
+        let out = &mut out[i * c + h * d..][..d];
+        for (j, p) in weights.iter().enumerate() {
+            out.iter_mut()
+                .zip(&v[j * c + h * d..][..d])
+                .for_each(|(o, v)| *o += p / sum * v);
         }
     }
     out
@@ -410,21 +694,37 @@ fn reduce(x: &Tensor, kind: ReduceKind, axes: &[usize], shape: &[usize]) -> Vec<
     let mut next = x.data.iter();
     into.for_each(|i| {
         let v = f64::from(*next.next().unwrap_or(&0.0));
-        sums[i] += if kind == ReduceKind::MeanOfSquares { v * v } else { v };
+        sums[i] += if kind == ReduceKind::MeanOfSquares {
+            v * v
+        } else {
+            v
+        };
     });
     let n: usize = axes.iter().map(|a| x.shape[*a]).product();
-    let divisor = if kind == ReduceKind::Sum { 1.0 } else { n as f64 };
+    let divisor = if kind == ReduceKind::Sum {
+        1.0
+    } else {
+        n as f64
+    };
     sums.iter().map(|s| (s / divisor) as f32).collect()
 }
 
 fn einsum(text: &str, a: &Tensor, b: &Tensor) -> Vec<f32> {
-    let Some([la, lb, lo]) = verify::equation(text) else { return Vec::new() };
+    let Some([la, lb, lo]) = verify::equation(text) else {
+        return Vec::new();
+    };
     let size = |l: &char| {
-        let find = |letters: &[char], t: &Tensor| letters.iter().position(|x| x == l).map(|i| t.shape[i]);
+        let find =
+            |letters: &[char], t: &Tensor| letters.iter().position(|x| x == l).map(|i| t.shape[i]);
         find(&la, a).or(find(&lb, b)).unwrap_or(1)
     };
     // Loops over the output's letters, then over the summed ones.
-    let summed: Vec<char> = la.iter().chain(&lb).filter(|l| !lo.contains(l)).copied().collect();
+    let summed: Vec<char> = la
+        .iter()
+        .chain(&lb)
+        .filter(|l| !lo.contains(l))
+        .copied()
+        .collect();
     let mut summed = summed;
     summed.sort_unstable();
     summed.dedup();
@@ -432,13 +732,32 @@ fn einsum(text: &str, a: &Tensor, b: &Tensor) -> Vec<f32> {
     let shape: Vec<usize> = letters.iter().map(size).collect();
     let view = |own: &[char], t: &Tensor| {
         let dense = View::dense(&t.shape);
-        let strides = letters.iter().map(|l| own.iter().position(|o| o == l).map_or(0, |i| dense.strides[i])).collect();
-        View { shape: shape.clone(), strides, offset: 0 }
+        let strides = letters
+            .iter()
+            .map(|l| {
+                own.iter()
+                    .position(|o| o == l)
+                    .map_or(0, |i| dense.strides[i])
+            })
+            .collect();
+        View {
+            shape: shape.clone(),
+            strides,
+            offset: 0,
+        }
     };
     let inner: usize = summed.iter().map(size).product();
     let (xs, ys) = (view(&la, a).gather(&a.data), view(&lb, b).gather(&b.data));
-    let dot = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32;
-    xs.chunks_exact(inner).zip(ys.chunks_exact(inner)).map(dot).collect()
+    let dot = |(x, y): (&[f32], &[f32])| {
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>() as f32
+    };
+    xs.chunks_exact(inner)
+        .zip(ys.chunks_exact(inner))
+        .map(dot)
+        .collect()
 }
 
 fn binary(kind: BinaryKind, a: f32, b: f32) -> f32 {

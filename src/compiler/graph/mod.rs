@@ -3,7 +3,8 @@
 //! Values print as `%7` and nodes as `n7`. Nodes stand in topological order, and [`Graph::tidy`] makes that order (and the
 //! numbers) a function of the graph's structure alone, so two sources of one model give the same text.
 
-mod interpret;
+pub(crate) mod codes;
+pub(crate) mod interpret;
 mod op;
 mod resize;
 mod table;
@@ -13,7 +14,7 @@ pub(crate) mod view;
 mod weight;
 
 pub use interpret::{InterpretError, Tensor};
-pub use op::{Activation, BinaryKind, Op, ReduceKind, UnaryKind};
+pub use op::{Activation, BinaryKind, Codes, Op, ReduceKind, UnaryKind};
 pub use resize::ResizeError;
 pub use table::Attribute;
 pub use text::ParseError;
@@ -130,7 +131,9 @@ impl Node {
 
     /// Fills (or empties) the slot of that name. Returns false when the operator has no such slot.
     pub fn set_input(&mut self, slot: &str, value: Option<ValueId>) -> bool {
-        let Some(index) = self.op.slots().iter().position(|s| *s == slot) else { return false };
+        let Some(index) = self.op.slots().iter().position(|s| *s == slot) else {
+            return false;
+        };
         self.inputs[index] = value;
         true
     }
@@ -169,7 +172,10 @@ pub struct BuildError {
 impl Graph {
     /// An empty graph.
     pub fn new(name: impl Into<String>) -> Self {
-        Graph { name: name.into(), ..Graph::default() }
+        Graph {
+            name: name.into(),
+            ..Graph::default()
+        }
     }
 
     /// Number of values.
@@ -204,12 +210,18 @@ impl Graph {
 
     /// Values with their ids.
     pub fn iter_values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
-        self.values.iter().enumerate().map(|(i, v)| (ValueId(i as u32), v))
+        self.values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| (ValueId(i as u32), v))
     }
 
     /// Nodes with their ids, in topological order (after [`Graph::tidy`]).
     pub fn iter_nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
-        self.nodes.iter().enumerate().map(|(i, n)| (NodeId(i as u32), n))
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (NodeId(i as u32), n))
     }
 
     /// Ids of all nodes there are now, in order.
@@ -221,6 +233,11 @@ impl Graph {
     pub fn producer(&self, value: ValueId) -> Option<(NodeId, &Node)> {
         let id = self.value(value).node()?;
         Some((id, self.node(id)))
+    }
+
+    /// What kind of codes a value holds; `None` if it holds floats.
+    pub fn codes(&self, value: ValueId) -> Option<Codes> {
+        self.producer(value).and_then(|(_, node)| node.op.codes())
     }
 
     /// A value's shape.
@@ -235,7 +252,11 @@ impl Graph {
 
     /// Adds an input.
     pub fn add_input(&mut self, name: impl Into<String>, shape: &[usize]) -> ValueId {
-        let id = self.push(Value { name: name.into(), shape: shape.to_vec(), kind: ValueKind::Input });
+        let id = self.push(Value {
+            name: name.into(),
+            shape: shape.to_vec(),
+            kind: ValueKind::Input,
+        });
         self.inputs.push(id);
         id
     }
@@ -243,34 +264,68 @@ impl Graph {
     /// Adds a constant.
     pub fn add_weight(&mut self, name: impl Into<String>, weight: Weight) -> ValueId {
         let shape = weight.shape().to_vec();
-        self.push(Value { name: name.into(), shape, kind: ValueKind::Weight(weight) })
+        self.push(Value {
+            name: name.into(),
+            shape,
+            kind: ValueKind::Weight(weight),
+        })
     }
 
     /// Adds a constant of one element, of rank 0.
     pub fn add_scalar(&mut self, value: f32) -> ValueId {
-        self.add_weight("", Weight::new(Literal { shape: vec![], values: vec![value] }))
+        self.add_weight(
+            "",
+            Weight::new(Literal {
+                shape: vec![],
+                values: vec![value],
+            }),
+        )
     }
 
     /// Adds a node after all others and infers its output's shape. Missing trailing operands are empty slots.
-    pub fn add(&mut self, op: Op, inputs: &[Option<ValueId>], name: impl Into<String>) -> Result<ValueId, BuildError> {
+    pub fn add(
+        &mut self,
+        op: Op,
+        inputs: &[Option<ValueId>],
+        name: impl Into<String>,
+    ) -> Result<ValueId, BuildError> {
         let name = name.into();
         let mut inputs = inputs.to_vec();
         inputs.resize(inputs.len().max(op.slots().len()), None);
-        let shape = self.infer(&op, &inputs).map_err(|rule| BuildError { op: op.name(), name: name.clone(), rule })?;
+        let shape = self.infer(&op, &inputs).map_err(|rule| BuildError {
+            op: op.name(),
+            name: name.clone(),
+            rule,
+        })?;
         let node = NodeId(self.nodes.len() as u32);
-        let output = self.push(Value { name: name.clone(), shape, kind: ValueKind::Node(node) });
-        self.nodes.push(Node { op, inputs, output, name });
+        let output = self.push(Value {
+            name: name.clone(),
+            shape,
+            kind: ValueKind::Node(node),
+        });
+        self.nodes.push(Node {
+            op,
+            inputs,
+            output,
+            name,
+        });
         Ok(output)
     }
 
     /// As [`Graph::add`], with every operand filled.
-    pub fn add_full(&mut self, op: Op, inputs: &[ValueId], name: impl Into<String>) -> Result<ValueId, BuildError> {
+    pub fn add_full(
+        &mut self,
+        op: Op,
+        inputs: &[ValueId],
+        name: impl Into<String>,
+    ) -> Result<ValueId, BuildError> {
         let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
         self.add(op, &inputs, name)
     }
 
     fn infer(&self, op: &Op, inputs: &[Option<ValueId>]) -> Result<Vec<usize>, String> {
-        let shapes: Vec<Option<&[usize]>> = inputs.iter().map(|i| i.map(|i| self.shape(i))).collect();
+        let shapes: Vec<Option<&[usize]>> =
+            inputs.iter().map(|i| i.map(|i| self.shape(i))).collect();
         verify::infer(op, &shapes)
     }
 
@@ -279,7 +334,11 @@ impl Graph {
         let node = self.node(id);
         let shape = self
             .infer(&node.op, &node.inputs)
-            .map_err(|rule| BuildError { op: node.op.name(), name: node.name.clone(), rule })?;
+            .map_err(|rule| BuildError {
+                op: node.op.name(),
+                name: node.name.clone(),
+                rule,
+            })?;
         let output = node.output;
         self.values[output.index()].shape = shape;
         Ok(())
@@ -296,7 +355,10 @@ impl Graph {
             }
         }
         if self.outputs.contains(&old) {
-            self.outputs.iter_mut().filter(|o| **o == old).for_each(|o| *o = new);
+            self.outputs
+                .iter_mut()
+                .filter(|o| **o == old)
+                .for_each(|o| *o = new);
             self.values[new.index()].name = self.values[old.index()].name.clone();
         }
     }
@@ -304,7 +366,12 @@ impl Graph {
     /// How often each value is read, outputs counted, by value index.
     pub fn use_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.values.len()];
-        for value in self.nodes.iter().flat_map(Node::operands).chain(self.outputs.iter().copied()) {
+        for value in self
+            .nodes
+            .iter()
+            .flat_map(Node::operands)
+            .chain(self.outputs.iter().copied())
+        {
             counts[value.index()] += 1;
         }
         counts
@@ -312,7 +379,10 @@ impl Graph {
 
     /// The nodes that read a value, in order.
     pub fn readers(&self, value: ValueId) -> Vec<NodeId> {
-        self.iter_nodes().filter(|(_, n)| n.operands().any(|o| o == value)).map(|(id, _)| id).collect()
+        self.iter_nodes()
+            .filter(|(_, n)| n.operands().any(|o| o == value))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// Drops what no output needs (inputs stay), orders the nodes depth first from the outputs, operands in slot order,
@@ -327,7 +397,8 @@ impl Graph {
             map.insert(*input, fresh.add_input(value.name.clone(), &value.shape));
         }
         // An explicit stack: a value is visited once to push its operands and once to be numbered.
-        let mut stack: Vec<(ValueId, bool)> = old.outputs.iter().rev().map(|o| (*o, false)).collect();
+        let mut stack: Vec<(ValueId, bool)> =
+            old.outputs.iter().rev().map(|o| (*o, false)).collect();
         while let Some((id, ready)) = stack.pop() {
             if map.contains_key(&id) {
                 continue;
@@ -338,7 +409,10 @@ impl Graph {
                 ValueKind::Weight(_) => fresh.push(value.clone()),
                 ValueKind::Node(node) if ready => {
                     let number = NodeId(fresh.nodes.len() as u32);
-                    let output = fresh.push(Value { kind: ValueKind::Node(number), ..value.clone() });
+                    let output = fresh.push(Value {
+                        kind: ValueKind::Node(number),
+                        ..value.clone()
+                    });
                     let mut node = old.node(*node).clone();
                     node.inputs.iter_mut().flatten().for_each(|i| *i = map[i]);
                     node.output = output;

@@ -6,6 +6,9 @@
 //! `[height, width, channels]`. A graph that still holds a source operator after the last pass cannot be compiled, and
 //! the error names that node.
 //!
+//! A value is of floats or of *codes*: bytes with a scale and a zero point for each row or for the whole tensor, as its
+//! producer says ([`Op::codes`]). A GEMM whose `x` is codes computes in integers; nothing else reads codes.
+//!
 //! Weights stay in their checkpoint's layout (`[out, in, kernel_h, kernel_w]`, `[out, in]`) until they are packed.
 
 pub use kiln_package::{Activation, BinaryKind};
@@ -19,16 +22,35 @@ pub enum Op {
     /// `x [h, w, c]`, `weight [o, c, kh, kw]`, `bias [o]`, `shift [1, o]`, `residual [oh, ow, o]` -> `[oh, ow, o]`.
     /// `up` enlarges `x` by nearest neighbour to that size first. `pad` is top, left, bottom, right.
     /// Value: `residual + activation(conv + bias + shift)`.
-    Conv2d { stride: usize, pad: [usize; 4], up: Option<[usize; 2]>, activation: Activation },
+    Conv2d {
+        stride: usize,
+        pad: [usize; 4],
+        up: Option<[usize; 2]>,
+        activation: Activation,
+    },
     /// `x [.., k]`, `x2 [.., k2]`, `weight [n, k + k2]`, `bias [n]`, `shift [1, n]`, `residual [.., n]` -> `[.., n]`.
     /// With `Activation::Geglu` the weight is `[2 n, k]`: rows `0..n` are the values, `n..2 n` the gates.
     Linear { activation: Activation },
     /// `x [.., c]`, `x2 [.., c2]`, `gamma [c + c2]`, `beta [c + c2]` -> `[.., c + c2]`, over all rows and the channels of a group.
-    GroupNorm { groups: usize, eps: f32, activation: Activation },
-    /// `x [.., c]`, `gamma [c]`, `beta [c]` -> `[.., c]`, over each row.
-    LayerNorm { eps: f32 },
+    /// `quantized` gives codes of the whole tensor, and SiLU at most before.
+    GroupNorm {
+        groups: usize,
+        eps: f32,
+        activation: Activation,
+        quantized: bool,
+    },
+    /// `x [.., c]`, `gamma [c]`, `beta [c]` -> `[.., c]`, over each row. `quantized` gives codes of each row.
+    LayerNorm { eps: f32, quantized: bool },
     /// `q [.., heads * d]` of `q_rows` rows, `k` and `v` `[.., heads * d]` of `kv_rows`, `mask [q_rows, kv_rows]` -> `q`'s shape.
-    Attention { heads: usize, scale: f32, causal: bool },
+    /// `integers` computes the products in 8-bit integers: `q` and `k` have equally many rows, no mask, not causal.
+    Attention {
+        heads: usize,
+        scale: f32,
+        causal: bool,
+        integers: bool,
+    },
+    /// `x [.., c]`, `x2 [.., c2]` -> codes of `[.., c + c2]`, with a scale and a zero point for each row or for all.
+    Quantize { per_row: bool },
     /// A function of each element. Not `Geglu`.
     Unary { activation: Activation },
     /// `x * scale + offset`.
@@ -47,7 +69,11 @@ pub enum Op {
     Softmax,
     /// A strided read of `x` into a dense tensor of `shape`: the output's element `[i..]` is `x`'s element
     /// `offset + sum of i * stride`; at most four axes.
-    Copy { shape: Vec<usize>, strides: Vec<usize>, offset: usize },
+    Copy {
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        offset: usize,
+    },
 
     // ---- source operators -----------------------------------------------------------------------------------------
     /// `x [1, c, h, w]`, `weight [o, c, kh, kw]`, `bias [o]`.
@@ -69,7 +95,11 @@ pub enum Op {
     /// Output axis `i` is input axis `perm[i]`.
     Transpose { perm: Vec<usize> },
     /// `x[.., start..end, ..]`.
-    Slice { axis: usize, start: usize, end: usize },
+    Slice {
+        axis: usize,
+        start: usize,
+        end: usize,
+    },
     /// Any number of operands along `axis`.
     SourceConcat { axis: usize },
     /// NumPy broadcasting to a shape.
@@ -79,7 +109,37 @@ pub enum Op {
     /// `table[ids]` along the table's axis 0.
     Gather,
     /// `[1, c, h, w]` or `[1, c, n]` -> the same, channels on axis 1; made by the group-norm fusion, gone after `channels-last`.
-    SourceGroupNorm { groups: usize, eps: f32, activation: Activation },
+    SourceGroupNorm {
+        groups: usize,
+        eps: f32,
+        activation: Activation,
+    },
+}
+
+/// What shares a scale and a zero point in a value of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codes {
+    /// Each row; what a Linear reads.
+    PerRow,
+    /// The whole tensor; what a convolution reads.
+    PerTensor,
+}
+
+impl Op {
+    /// What kind of codes the operator gives; `None` if it gives floats.
+    pub fn codes(&self) -> Option<Codes> {
+        match self {
+            Op::Quantize { per_row: true }
+            | Op::LayerNorm {
+                quantized: true, ..
+            } => Some(Codes::PerRow),
+            Op::Quantize { per_row: false }
+            | Op::GroupNorm {
+                quantized: true, ..
+            } => Some(Codes::PerTensor),
+            _ => None,
+        }
+    }
 }
 
 /// What a [`Op::SourceUnary`] computes.

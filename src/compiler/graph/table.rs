@@ -22,7 +22,9 @@ impl fmt::Display for Attribute {
         match self {
             Attribute::Int(v) => write!(f, "{v}"),
             Attribute::Float(v) => write!(f, "{v:?}"),
-            Attribute::Word(w) if w.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => f.write_str(w),
+            Attribute::Word(w) if w.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+                f.write_str(w)
+            }
             Attribute::Word(w) => write!(f, "{w:?}"),
             Attribute::List(v) => write!(f, "{v:?}"),
         }
@@ -33,6 +35,26 @@ impl fmt::Display for Attribute {
 trait Field: Sized {
     fn write(&self) -> Attribute;
     fn read(attribute: &Attribute) -> Option<Self>;
+    /// The value that an attribute has which is not written.
+    fn unwritten() -> Option<Self> {
+        None
+    }
+}
+
+/// A flag that is not set is not written.
+impl Field for bool {
+    fn write(&self) -> Attribute {
+        Attribute::Word(self.to_string())
+    }
+    fn read(attribute: &Attribute) -> Option<Self> {
+        match attribute {
+            Attribute::Word(w) => w.parse().ok(),
+            _ => None,
+        }
+    }
+    fn unwritten() -> Option<Self> {
+        Some(false)
+    }
 }
 
 impl Field for usize {
@@ -98,7 +120,9 @@ impl<const N: usize> Field for [usize; N] {
 
 impl Field for Option<[usize; 2]> {
     fn write(&self) -> Attribute {
-        self.map_or(Attribute::Word("none".into()), |v| Attribute::List(v.to_vec()))
+        self.map_or(Attribute::Word("none".into()), |v| {
+            Attribute::List(v.to_vec())
+        })
     }
     fn read(attribute: &Attribute) -> Option<Self> {
         match attribute {
@@ -127,7 +151,6 @@ macro_rules! words {
 }
 
 words! {
-    bool { "true" true, "false" false, }
     Activation {
         "none" Activation::None, "silu" Activation::Silu, "gelu" Activation::Gelu, "quick_gelu" Activation::QuickGelu,
         "geglu" Activation::Geglu,
@@ -174,9 +197,16 @@ macro_rules! table {
                 match self { $(Op::$op { .. } => stringify!($group) == "kiln",)* }
             }
 
-            /// The attributes' names and values, in order.
+            /// The attributes' names and values, in order, but for flags that are not set.
             pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-                match self { $(Op::$op { $($field),* } => vec![$((stringify!($field), Field::write($field))),*],)* }
+                match self { $(Op::$op { $($field),* } => {
+                    #[allow(unused_mut)]
+                    let mut attributes = Vec::new();
+                    $(if Field::unwritten().as_ref() != Some($field) {
+                        attributes.push((stringify!($field), Field::write($field)));
+                    })*
+                    attributes
+                })* }
             }
 
             /// The operator of that name; `get` gives the attributes. The error names what is unknown, missing or wrong.
@@ -185,8 +215,12 @@ macro_rules! table {
                     $($name => Ok(Op::$op {
                         $($field: {
                             let field = stringify!($field);
-                            let value = get(field).ok_or_else(|| format!("{name} needs the attribute {field}"))?;
-                            Field::read(&value).ok_or_else(|| format!("{name}'s {field} cannot be {value}"))?
+                            match get(field) {
+                                Some(value) => Field::read(&value)
+                                    .ok_or_else(|| format!("{name}'s {field} cannot be {value}"))?,
+                                None => Field::unwritten()
+                                    .ok_or_else(|| format!("{name} needs the attribute {field}"))?,
+                            }
                         }),*
                     }),)*
                     _ => Err(format!("no operator is called {name:?}")),
@@ -199,9 +233,10 @@ macro_rules! table {
 table! {
     kiln Conv2d "conv2d" { stride, pad, up, activation } [x!, weight!, bias?, shift?, residual?];
     kiln Linear "linear" { activation } [x!, x2?, weight!, bias?, shift?, residual?];
-    kiln GroupNorm "group_norm" { groups, eps, activation } [x!, x2?, gamma?, beta?];
-    kiln LayerNorm "layer_norm" { eps } [x!, gamma?, beta?];
-    kiln Attention "attention" { heads, scale, causal } [q!, k!, v!, mask?];
+    kiln GroupNorm "group_norm" { groups, eps, activation, quantized } [x!, x2?, gamma?, beta?];
+    kiln LayerNorm "layer_norm" { eps, quantized } [x!, gamma?, beta?];
+    kiln Attention "attention" { heads, scale, causal, integers } [q!, k!, v!, mask?];
+    kiln Quantize "quantize" { per_row } [x!, x2?];
     kiln Unary "unary" { activation } [x!];
     kiln Affine "affine" { scale, offset } [x!];
     kiln Binary "binary" { kind } [a!, b!];

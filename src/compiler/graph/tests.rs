@@ -27,7 +27,10 @@ fn the_text_form_prints_what_it_parses() {
     assert_eq!(graph.to_string(), TEXT);
     let mut tidy = graph.clone();
     assert_eq!(tidy.tidy(), 0);
-    assert_eq!(Graph::parse(&tidy.to_string()).unwrap().to_string(), tidy.to_string());
+    assert_eq!(
+        Graph::parse(&tidy.to_string()).unwrap().to_string(),
+        tidy.to_string()
+    );
     assert!(!graph.structure().contains("conv_in"));
 }
 
@@ -35,7 +38,10 @@ fn the_text_form_prints_what_it_parses() {
 fn parsed_weights_depend_on_name_and_shape_alone() {
     let read = |text: &str| {
         let graph = Graph::parse(text).unwrap();
-        graph.iter_values().find_map(|(_, v)| Some(v.weight()?.read().into_owned())).unwrap()
+        graph
+            .iter_values()
+            .find_map(|(_, v)| Some(v.weight()?.read().into_owned()))
+            .unwrap()
     };
     let a = read("%0 = weight \"a\" [4]");
     assert_eq!(a, read("%5 = weight \"a\" [4]"));
@@ -46,14 +52,38 @@ fn parsed_weights_depend_on_name_and_shape_alone() {
 #[test]
 fn text_errors_name_the_line() {
     for (text, expected) in [
-        ("input %0 \"x\" [2]\n%1 = nothing (x: %0)", "line 2: no operator is called \"nothing\""),
-        ("%1 = affine (x: %0) {scale: 1, offset: 0}", "line 1: %0 is not defined"),
-        ("input %0 \"x\" [2]\n%1 = affine (x: %0) {scale: 1}", "affine needs the attribute offset"),
-        ("input %0 \"x\" [2]\n%1 = affine (y: %0) {scale: 1, offset: 0}", "affine has no slot y"),
-        ("input %0 \"x\" [2]\n%1 = unary (x: %0) {activation: soft}", "unary's activation cannot be soft"),
-        ("input %0 \"x\" [2]\n%1 = reshape (x: %0) {shape: [3]}", "not as many elements"),
-        ("input %0 \"x\" [2]\n%1 = affine (x: %0) {scale: 1, offset: 0} [3]", "the shape is [2], not [3]"),
-        ("input %0 \"x\" [2]\n%0 = weight \"\" [1]", "%0 is defined twice"),
+        (
+            "input %0 \"x\" [2]\n%1 = nothing (x: %0)",
+            "line 2: no operator is called \"nothing\"",
+        ),
+        (
+            "%1 = affine (x: %0) {scale: 1, offset: 0}",
+            "line 1: %0 is not defined",
+        ),
+        (
+            "input %0 \"x\" [2]\n%1 = affine (x: %0) {scale: 1}",
+            "affine needs the attribute offset",
+        ),
+        (
+            "input %0 \"x\" [2]\n%1 = affine (y: %0) {scale: 1, offset: 0}",
+            "affine has no slot y",
+        ),
+        (
+            "input %0 \"x\" [2]\n%1 = unary (x: %0) {activation: soft}",
+            "unary's activation cannot be soft",
+        ),
+        (
+            "input %0 \"x\" [2]\n%1 = reshape (x: %0) {shape: [3]}",
+            "not as many elements",
+        ),
+        (
+            "input %0 \"x\" [2]\n%1 = affine (x: %0) {scale: 1, offset: 0} [3]",
+            "the shape is [2], not [3]",
+        ),
+        (
+            "input %0 \"x\" [2]\n%0 = weight \"\" [1]",
+            "%0 is defined twice",
+        ),
         ("%0 = weight \"\" [2] = [1]", "1 elements for [2]"),
         ("what %0", "\"what\" begins no line"),
         ("input %0 \"x", "does not end"),
@@ -74,35 +104,118 @@ fn broken_graphs_do_not_verify() {
     };
     assert!(break_it(&|g| g.nodes.swap(0, 1)).contains("does not compute it"));
     assert!(break_it(&|g| g.values[1].shape = vec![3, 2]).contains("should be [2, 3]"));
-    assert!(break_it(&|g| g.nodes[0].inputs[0] = Some(ValueId(2))).contains("before it is computed"));
+    assert!(
+        break_it(&|g| g.nodes[0].inputs[0] = Some(ValueId(2))).contains("before it is computed")
+    );
     assert!(break_it(&|g| g.nodes[0].inputs[0] = None).contains("x is empty"));
-    assert!(break_it(&|g| g.nodes[0].inputs[0] = Some(ValueId(9))).contains("no value of the graph"));
+    assert!(
+        break_it(&|g| g.nodes[0].inputs[0] = Some(ValueId(9))).contains("no value of the graph")
+    );
     assert!(break_it(&|g| g.outputs[0] = ValueId(9)).contains("no value of the graph"));
     assert!(break_it(&|g| g.values[0].shape = vec![0]).contains("no element"));
     assert!(break_it(&|g| g.inputs.clear()).contains("no input"));
-    assert!(break_it(&|g| { g.nodes[0].inputs.pop(); }).contains("operand slots"));
+    assert!(
+        break_it(&|g| {
+            g.nodes[0].inputs.pop();
+        })
+        .contains("operand slots")
+    );
 }
 
 #[test]
 fn operators_refuse_operands_that_do_not_fit() {
-    let linear = Op::Linear { activation: Activation::None };
-    let geglu = Op::Linear { activation: Activation::Geglu };
-    let conv = Op::Conv2d { stride: 1, pad: [0; 4], up: None, activation: Activation::None };
-    let norm = Op::GroupNorm { groups: 3, eps: 1e-5, activation: Activation::None };
-    let attention = |heads, causal| Op::Attention { heads, scale: 1.0, causal };
-    let copy = Op::Copy { shape: vec![2], strides: vec![3], offset: 1 };
+    let linear = Op::Linear {
+        activation: Activation::None,
+    };
+    let geglu = Op::Linear {
+        activation: Activation::Geglu,
+    };
+    let conv = Op::Conv2d {
+        stride: 1,
+        pad: [0; 4],
+        up: None,
+        activation: Activation::None,
+    };
+    let norm = Op::GroupNorm {
+        groups: 3,
+        eps: 1e-5,
+        activation: Activation::None,
+        quantized: false,
+    };
+    let attention = |heads, causal| Op::Attention {
+        heads,
+        scale: 1.0,
+        causal,
+        integers: false,
+    };
+    let copy = Op::Copy {
+        shape: vec![2],
+        strides: vec![3],
+        offset: 1,
+    };
     type Operands<'a> = &'a [Option<&'a [usize]>];
     let cases: [(Op, Operands<'_>, &str); 11] = [
-        (linear.clone(), &[Some(&[2, 3]), None, Some(&[4, 5]), None, None, None], "x has 3 columns"),
-        (linear.clone(), &[Some(&[2, 3]), Some(&[3, 1]), Some(&[4, 4]), None, None, None], "x2 is [3, 1]"),
-        (linear, &[Some(&[2, 3]), None, Some(&[4, 3]), Some(&[3]), None, None], "bias is [3]"),
-        (geglu, &[Some(&[2, 3]), None, Some(&[5, 3]), None, None, None], "even number"),
-        (conv.clone(), &[Some(&[2, 2, 3]), Some(&[4, 3, 3, 3]), None, None, None], "larger than the padded"),
-        (conv, &[Some(&[4, 4, 3]), Some(&[4, 3, 3, 3]), None, None, Some(&[4, 4, 4])], "residual is [4, 4, 4]"),
+        (
+            linear.clone(),
+            &[Some(&[2, 3]), None, Some(&[4, 5]), None, None, None],
+            "x has 3 columns",
+        ),
+        (
+            linear.clone(),
+            &[
+                Some(&[2, 3]),
+                Some(&[3, 1]),
+                Some(&[4, 4]),
+                None,
+                None,
+                None,
+            ],
+            "x2 is [3, 1]",
+        ),
+        (
+            linear,
+            &[Some(&[2, 3]), None, Some(&[4, 3]), Some(&[3]), None, None],
+            "bias is [3]",
+        ),
+        (
+            geglu,
+            &[Some(&[2, 3]), None, Some(&[5, 3]), None, None, None],
+            "even number",
+        ),
+        (
+            conv.clone(),
+            &[Some(&[2, 2, 3]), Some(&[4, 3, 3, 3]), None, None, None],
+            "larger than the padded",
+        ),
+        (
+            conv,
+            &[
+                Some(&[4, 4, 3]),
+                Some(&[4, 3, 3, 3]),
+                None,
+                None,
+                Some(&[4, 4, 4]),
+            ],
+            "residual is [4, 4, 4]",
+        ),
         (norm, &[Some(&[2, 4]), None, None, None], "3 groups of 4"),
-        (attention(3, false), &[Some(&[2, 4]), Some(&[2, 4]), Some(&[2, 4]), None], "3 heads of 4"),
-        (attention(2, true), &[Some(&[2, 4]), Some(&[3, 4]), Some(&[3, 4]), None], "causal with 2 and 3"),
-        (Op::Binary { kind: BinaryKind::Add }, &[Some(&[2, 4]), Some(&[2])], "neither"),
+        (
+            attention(3, false),
+            &[Some(&[2, 4]), Some(&[2, 4]), Some(&[2, 4]), None],
+            "3 heads of 4",
+        ),
+        (
+            attention(2, true),
+            &[Some(&[2, 4]), Some(&[3, 4]), Some(&[3, 4]), None],
+            "causal with 2 and 3",
+        ),
+        (
+            Op::Binary {
+                kind: BinaryKind::Add,
+            },
+            &[Some(&[2, 4]), Some(&[2])],
+            "neither",
+        ),
         (copy, &[Some(&[4])], "element 4 of 4"),
     ];
     for (op, shapes, expected) in cases {
@@ -114,12 +227,31 @@ fn operators_refuse_operands_that_do_not_fit() {
 #[test]
 fn inputs_must_be_those_of_the_graph() {
     let graph = Graph::parse("input %0 \"x\" [2]\noutput %0").unwrap();
-    let wrong = Tensor { shape: vec![3], data: vec![0.0; 3] };
-    assert!(graph.interpret(&[wrong]).unwrap_err().to_string().contains("[3]"));
+    let wrong = Tensor {
+        shape: vec![3],
+        data: vec![0.0; 3],
+    };
+    assert!(
+        graph
+            .interpret(&[wrong])
+            .unwrap_err()
+            .to_string()
+            .contains("[3]")
+    );
     assert!(graph.interpret(&[]).is_err());
     let table = "input %0 \"ids\" [1]\n%1 = weight \"t\" [4, 2]\n%2 = embed \"e\" (ids: %0, table: %1)\noutput %2";
-    let id = Tensor { shape: vec![1], data: vec![4.0] };
-    assert!(Graph::parse(table).unwrap().interpret(&[id]).unwrap_err().to_string().contains("row 4 of a table of 4"));
+    let id = Tensor {
+        shape: vec![1],
+        data: vec![4.0],
+    };
+    assert!(
+        Graph::parse(table)
+            .unwrap()
+            .interpret(&[id])
+            .unwrap_err()
+            .to_string()
+            .contains("row 4 of a table of 4")
+    );
 }
 
 #[test]
@@ -135,11 +267,30 @@ fn sizes_follow_and_odd_halves_meet_their_skips() {
         resized.verify().unwrap();
         assert_eq!(resized.shape(resized.outputs[0]), [size[0], size[1], 4]);
     }
-    assert_eq!(graph.resized([9, 13]).unwrap().resized([8, 8]).unwrap().to_string(), graph.to_string());
+    assert_eq!(
+        graph
+            .resized([9, 13])
+            .unwrap()
+            .resized([8, 8])
+            .unwrap()
+            .to_string(),
+        graph.to_string()
+    );
     let copied = "input %0 \"x\" [2, 2, 3]\n%1 = copy \"turn\" (x: %0) {shape: [3, 4], strides: [1, 3], offset: 0}\noutput %1";
-    let error = Graph::parse(copied).unwrap().resized([4, 4]).unwrap_err().to_string();
+    let error = Graph::parse(copied)
+        .unwrap()
+        .resized([4, 4])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("turn") && error.contains("4x4"), "{error}");
-    assert_eq!(Graph::parse(copied).unwrap().resized([2, 2]).unwrap().to_string(), Graph::parse(copied).unwrap().to_string());
+    assert_eq!(
+        Graph::parse(copied)
+            .unwrap()
+            .resized([2, 2])
+            .unwrap()
+            .to_string(),
+        Graph::parse(copied).unwrap().to_string()
+    );
 }
 
 /// Reshapes, transpositions and slices that fit a shape, as seeds.

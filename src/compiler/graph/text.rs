@@ -44,7 +44,13 @@ impl Graph {
     }
 
     fn write_body(&self, f: &mut dyn fmt::Write, names: bool) -> fmt::Result {
-        let name = |name: &str| if names { format!("{name:?} ") } else { String::new() };
+        let name = |name: &str| {
+            if names {
+                format!("{name:?} ")
+            } else {
+                String::new()
+            }
+        };
         for id in &self.inputs {
             let value = self.value(*id);
             writeln!(f, "  input {id} {:?} {:?}", value.name, value.shape)?;
@@ -53,27 +59,50 @@ impl Graph {
         for (_, node) in self.iter_nodes() {
             for operand in node.operands() {
                 let value = self.value(operand);
-                let Some(weight) = value.weight() else { continue };
-                if value.shape.is_empty() || std::mem::replace(&mut written[operand.index()], true) {
+                let Some(weight) = value.weight() else {
+                    continue;
+                };
+                if value.shape.is_empty() || std::mem::replace(&mut written[operand.index()], true)
+                {
                     continue;
                 }
-                write!(f, "  {operand} = weight {}{:?}", name(&value.name), value.shape)?;
+                write!(
+                    f,
+                    "  {operand} = weight {}{:?}",
+                    name(&value.name),
+                    value.shape
+                )?;
                 if weight.is_literal() && names {
                     write!(f, " = {}", elements(&weight.read()))?;
                 }
                 writeln!(f)?;
             }
-            write!(f, "  {} = {} {}(", node.output, node.op.name(), name(&node.name))?;
+            write!(
+                f,
+                "  {} = {} {}(",
+                node.output,
+                node.op.name(),
+                name(&node.name)
+            )?;
             self.write_operands(f, node)?;
             write!(f, ")")?;
-            let attributes: Vec<String> = node.op.attributes().iter().map(|(n, a)| format!("{n}: {a}")).collect();
+            let attributes: Vec<String> = node
+                .op
+                .attributes()
+                .iter()
+                .map(|(n, a)| format!("{n}: {a}"))
+                .collect();
             if !attributes.is_empty() {
                 write!(f, " {{{}}}", attributes.join(", "))?;
             }
             writeln!(f, " {:?}", self.shape(node.output))?;
         }
         for id in &self.outputs {
-            writeln!(f, "  output {id} {}", name(&self.value(*id).name).trim_end())?;
+            writeln!(
+                f,
+                "  output {id} {}",
+                name(&self.value(*id).name).trim_end()
+            )?;
         }
         Ok(())
     }
@@ -85,7 +114,11 @@ impl Graph {
             let Some(operand) = operand else { continue };
             let slot = slots.get(i).unwrap_or(&slots[slots.len() - 1]);
             let value = self.value(*operand);
-            match value.weight().filter(|_| value.shape.is_empty()).and_then(Weight::scalar) {
+            match value
+                .weight()
+                .filter(|_| value.shape.is_empty())
+                .and_then(Weight::scalar)
+            {
                 Some(scalar) => write!(f, "{separator}{slot}: {scalar:?}")?,
                 None => write!(f, "{separator}{slot}: {operand}")?,
             }
@@ -96,11 +129,16 @@ impl Graph {
 
     /// Reads the text form. The error names the line.
     pub fn parse(text: &str) -> Result<Graph, ParseError> {
-        let mut parser = Parser { graph: Graph::default(), values: HashMap::new() };
+        let mut parser = Parser {
+            graph: Graph::default(),
+            values: HashMap::new(),
+        };
         for (i, line) in text.lines().enumerate() {
             let line = line.split("//").next().unwrap_or_default().trim();
             if !line.is_empty() {
-                parser.line(line).map_err(|rule| ParseError { line: i + 1, rule })?;
+                parser
+                    .line(line)
+                    .map_err(|rule| ParseError { line: i + 1, rule })?;
             }
         }
         Ok(parser.graph)
@@ -150,14 +188,22 @@ fn tokens(line: &str) -> Result<Vec<Token>, String> {
             '%' => {
                 chars.next();
                 let digits = take(&mut chars, &|c| c.is_ascii_digit());
-                found.push(Token::Value(digits.parse().map_err(|_| format!("%{digits} is no value"))?));
+                found.push(Token::Value(
+                    digits
+                        .parse()
+                        .map_err(|_| format!("%{digits} is no value"))?,
+                ));
             }
             c if c.is_ascii_digit() || c == '-' => {
-                let number = take(&mut chars, &|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+                let number = take(&mut chars, &|c| {
+                    c.is_ascii_alphanumeric() || "+-.".contains(c)
+                });
                 found.push(Token::Number(number));
             }
             c if c.is_ascii_alphabetic() => {
-                found.push(Token::Word(take(&mut chars, &|c| c.is_ascii_alphanumeric() || c == '_')));
+                found.push(Token::Word(take(&mut chars, &|c| {
+                    c.is_ascii_alphanumeric() || c == '_'
+                })));
             }
             c => {
                 chars.next();
@@ -186,7 +232,11 @@ impl Line {
         found
     }
     fn expect(&mut self, mark: char) -> Result<(), String> {
-        if self.is(mark) { Ok(()) } else { Err(format!("expected {mark:?}, found {:?}", self.0.last())) }
+        if self.is(mark) {
+            Ok(())
+        } else {
+            Err(format!("expected {mark:?}, found {:?}", self.0.last()))
+        }
     }
     fn word(&mut self) -> Result<String, String> {
         match self.0.pop() {
@@ -211,11 +261,16 @@ impl Line {
     }
     fn float(&mut self) -> Result<f32, String> {
         match self.0.pop() {
-            Some(Token::Number(n) | Token::Word(n)) => n.parse().map_err(|_| format!("{n:?} is no number")),
+            Some(Token::Number(n) | Token::Word(n)) => {
+                n.parse().map_err(|_| format!("{n:?} is no number"))
+            }
             other => Err(format!("expected a number, found {other:?}")),
         }
     }
-    fn list<T>(&mut self, mut element: impl FnMut(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+    fn list<T>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
         self.expect('[')?;
         let mut list = Vec::new();
         while !self.is(']') {
@@ -236,7 +291,10 @@ impl Line {
         match self.0.pop() {
             Some(Token::Number(n)) => match n.parse() {
                 Ok(int) => Ok(Attribute::Int(int)),
-                Err(_) => n.parse().map(Attribute::Float).map_err(|_| format!("{n:?} is no number")),
+                Err(_) => n
+                    .parse()
+                    .map(Attribute::Float)
+                    .map_err(|_| format!("{n:?} is no number")),
             },
             Some(Token::Word(w) | Token::Text(w)) => Ok(Attribute::Word(w)),
             Some(mark @ Token::Mark('[')) => {
@@ -284,11 +342,18 @@ impl Parser {
                 other => return Err(format!("{other:?} begins no line")),
             }
         }
-        if line.0.is_empty() { Ok(()) } else { Err(format!("did not expect {:?}", line.0.last())) }
+        if line.0.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("did not expect {:?}", line.0.last()))
+        }
     }
 
     fn known(&self, id: u32) -> Result<ValueId, String> {
-        self.values.get(&id).copied().ok_or_else(|| format!("%{id} is not defined"))
+        self.values
+            .get(&id)
+            .copied()
+            .ok_or_else(|| format!("%{id} is not defined"))
     }
 
     fn definition(&mut self, line: &mut Line) -> Result<ValueId, String> {
@@ -338,17 +403,26 @@ impl Parser {
         let slots = op.slots();
         let mut inputs = vec![None; slots.len()];
         for (slot, value) in operands {
-            let index = slots.iter().position(|s| *s == slot).ok_or_else(|| format!("{} has no slot {slot}", op.name()))?;
+            let index = slots
+                .iter()
+                .position(|s| *s == slot)
+                .ok_or_else(|| format!("{} has no slot {slot}", op.name()))?;
             match inputs[index] {
                 None => inputs[index] = Some(value),
                 Some(_) => inputs.push(Some(value)),
             }
         }
-        let value = self.graph.add(op, &inputs, name).map_err(|e| e.to_string())?;
+        let value = self
+            .graph
+            .add(op, &inputs, name)
+            .map_err(|e| e.to_string())?;
         if !line.0.is_empty() {
             let shape = line.list(Line::size)?;
             if shape != self.graph.shape(value) {
-                return Err(format!("the shape is {:?}, not {shape:?}", self.graph.shape(value)));
+                return Err(format!(
+                    "the shape is {:?}, not {shape:?}",
+                    self.graph.shape(value)
+                ));
             }
         }
         Ok(value)
@@ -364,8 +438,12 @@ struct Random {
 impl Random {
     fn new(name: &str, shape: Vec<usize>) -> Self {
         // FNV-1a
-        let bytes = name.bytes().chain(shape.iter().flat_map(|n| n.to_le_bytes()));
-        let seed = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let bytes = name
+            .bytes()
+            .chain(shape.iter().flat_map(|n| n.to_le_bytes()));
+        let seed = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
         Random { shape, seed }
     }
 }

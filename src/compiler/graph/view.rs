@@ -19,7 +19,11 @@ impl View {
             *stride = if *size == 1 { 0 } else { step };
             step *= size;
         }
-        View { shape: shape.to_vec(), strides, offset: 0 }
+        View {
+            shape: shape.to_vec(),
+            strides,
+            offset: 0,
+        }
     }
 
     /// Number of elements.
@@ -56,43 +60,85 @@ impl View {
     pub fn expand(&self, shape: &[usize]) -> View {
         let missing = shape.len() - self.shape.len();
         let strides = (0..shape.len())
-            .map(|i| if i < missing || self.shape[i - missing] == 1 { 0 } else { self.strides[i - missing] })
+            .map(|i| {
+                if i < missing || self.shape[i - missing] == 1 {
+                    0
+                } else {
+                    self.strides[i - missing]
+                }
+            })
             .collect();
-        View { shape: shape.to_vec(), strides, offset: self.offset }
+        View {
+            shape: shape.to_vec(),
+            strides,
+            offset: self.offset,
+        }
     }
 
     /// The same elements in the same order under another shape; `None` when no strides say so.
     pub fn reshape(&self, shape: &[usize]) -> Option<View> {
         // Runs of axes that are dense among themselves, as (size, stride of the innermost).
         let mut runs: Vec<(usize, usize)> = Vec::new();
-        for (size, stride) in self.shape.iter().zip(&self.strides).filter(|(size, _)| **size != 1) {
+        for (size, stride) in self
+            .shape
+            .iter()
+            .zip(&self.strides)
+            .filter(|(size, _)| **size != 1)
+        {
             match runs.last_mut() {
-                Some((run, step)) if *step == size * stride => (*run, *step) = (*run * size, *stride),
+                Some((run, step)) if *step == size * stride => {
+                    (*run, *step) = (*run * size, *stride)
+                }
                 _ => runs.push((*size, *stride)),
             }
         }
         let mut strides = vec![0; shape.len()];
         let mut rest = runs.pop();
-        for (stride, size) in strides.iter_mut().zip(shape).rev().filter(|(_, size)| **size != 1) {
+        for (stride, size) in strides
+            .iter_mut()
+            .zip(shape)
+            .rev()
+            .filter(|(_, size)| **size != 1)
+        {
             let (run, step) = rest?;
             if run % size != 0 {
                 return None;
             }
             *stride = step;
-            rest = if run == *size { runs.pop() } else { Some((run / size, step * size)) };
+            rest = if run == *size {
+                runs.pop()
+            } else {
+                Some((run / size, step * size))
+            };
         }
-        rest.is_none().then(|| View { shape: shape.to_vec(), strides, offset: self.offset })
+        rest.is_none().then(|| View {
+            shape: shape.to_vec(),
+            strides,
+            offset: self.offset,
+        })
     }
 
     /// Calls `f` with the position in the other tensor of every element, in order.
     pub fn for_each(&self, mut f: impl FnMut(usize)) {
-        let Some((last, outer)) = self.shape.split_last() else { return f(self.offset) };
+        let Some((last, outer)) = self.shape.split_last() else {
+            return f(self.offset);
+        };
         let step = self.strides[outer.len()];
         let mut index = vec![0usize; outer.len()];
         loop {
-            let start = self.offset + index.iter().zip(&self.strides).map(|(i, s)| i * s).sum::<usize>();
+            let start = self.offset
+                + index
+                    .iter()
+                    .zip(&self.strides)
+                    .map(|(i, s)| i * s)
+                    .sum::<usize>();
             (0..*last).for_each(|i| f(start + i * step));
-            let Some(axis) = (0..outer.len()).rev().find(|axis| index[*axis] + 1 < outer[*axis]) else { return };
+            let Some(axis) = (0..outer.len())
+                .rev()
+                .find(|axis| index[*axis] + 1 < outer[*axis])
+            else {
+                return;
+            };
             index[axis] += 1;
             index[axis + 1..].fill(0);
         }

@@ -14,7 +14,9 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let Some((x, activation)) = match_node(graph, node) else { continue };
+        let Some((x, activation)) = match_node(graph, node) else {
+            continue;
+        };
         let (output, name) = (node.output, node.name.clone());
         let new = graph.add_full(Op::Unary { activation }, &[x], name)?;
         graph.replace(output, new);
@@ -31,7 +33,9 @@ fn match_node(graph: &Graph, node: &Node) -> Option<(ValueId, Activation)> {
         (root, factor) = (graph.producer(inner)?.1, outer);
     }
     let (a, b) = binary(root, BinaryKind::Mul)?;
-    [(a, b), (b, a)].into_iter().find_map(|(x, gate)| gated(graph, x, gate, factor))
+    [(a, b), (b, a)]
+        .into_iter()
+        .find_map(|(x, gate)| gated(graph, x, gate, factor))
 }
 
 /// `factor * x * gate` for the gates of the known functions.

@@ -20,7 +20,9 @@ use crate::graph::{BinaryKind, BuildError, Graph, Node, NodeId, Op, ValueId, ver
 pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
-        let Some(found) = match_node(graph, graph.node(id)) else { continue };
+        let Some(found) = match_node(graph, graph.node(id)) else {
+            continue;
+        };
         fired += usize::from(rewrite(graph, id, &found)?);
     }
     Ok(fired)
@@ -57,7 +59,9 @@ struct Product {
 }
 
 fn product(graph: &Graph, node: &Node) -> Option<Product> {
-    let Op::Einsum { equation } = &node.op else { return None };
+    let Op::Einsum { equation } = &node.op else {
+        return None;
+    };
     let letters = verify::equation(equation)?;
     let [a, b, out] = &letters;
     let values = [node.inputs[0]?, node.inputs[1]?];
@@ -65,14 +69,34 @@ fn product(graph: &Graph, node: &Node) -> Option<Product> {
         return None;
     }
     let only = |mut letters: Vec<char>| (letters.len() == 1).then(|| letters.remove(0));
-    let batch: Vec<char> = out.iter().filter(|l| a.contains(l) && b.contains(l)).copied().collect();
+    let batch: Vec<char> = out
+        .iter()
+        .filter(|l| a.contains(l) && b.contains(l))
+        .copied()
+        .collect();
     let free = |own: &[char], other: &[char]| {
-        only(own.iter().filter(|l| out.contains(l) && !other.contains(l)).copied().collect())
+        only(
+            own.iter()
+                .filter(|l| out.contains(l) && !other.contains(l))
+                .copied()
+                .collect(),
+        )
     };
     let free = [free(a, b)?, free(b, a)?];
-    let summed = only(a.iter().filter(|l| b.contains(l) && !out.contains(l)).copied().collect())?;
+    let summed = only(
+        a.iter()
+            .filter(|l| b.contains(l) && !out.contains(l))
+            .copied()
+            .collect(),
+    )?;
     let whole = [a, b, out].iter().all(|l| l.len() == batch.len() + 2);
-    whole.then_some(Product { values, letters, batch, free, summed })
+    whole.then_some(Product {
+        values,
+        letters,
+        batch,
+        free,
+        summed,
+    })
 }
 
 fn match_node(graph: &Graph, node: &Node) -> Option<Match> {
@@ -83,8 +107,12 @@ fn match_node(graph: &Graph, node: &Node) -> Option<Match> {
         loop {
             let (_, node) = graph.producer(value)?;
             match node.op {
-                Op::Reshape { .. } if same_matrix(graph.shape(node.inputs[0]?), own) => value = node.inputs[0]?,
-                Op::SourceSoftmax { axis } if axis + 1 == graph.shape(value).len() => return node.inputs[0],
+                Op::Reshape { .. } if same_matrix(graph.shape(node.inputs[0]?), own) => {
+                    value = node.inputs[0]?
+                }
+                Op::SourceSoftmax { axis } if axis + 1 == graph.shape(value).len() => {
+                    return node.inputs[0];
+                }
                 _ => return None,
             }
         }
@@ -132,11 +160,20 @@ fn match_node(graph: &Graph, node: &Node) -> Option<Match> {
     let side = |product: &Product, i: usize, row: char, element: char| {
         let (value, letters) = (product.values[i], &product.letters[i]);
         let at = |letter: &char| letters.iter().position(|l| l == letter);
-        let order: Vec<char> = std::iter::once(row).chain(product.batch.iter().copied()).chain([element]).collect();
+        let order: Vec<char> = std::iter::once(row)
+            .chain(product.batch.iter().copied())
+            .chain([element])
+            .collect();
         let perm: Vec<usize> = order.iter().filter_map(at).collect();
         let sizes: Vec<usize> = perm.iter().map(|p| graph.shape(value)[*p]).collect();
         let heads = sizes[1..sizes.len() - 1].iter().product();
-        (perm.len() == letters.len()).then_some(Side { value, perm, rows: sizes[0], heads, d: sizes[sizes.len() - 1] })
+        (perm.len() == letters.len()).then_some(Side {
+            value,
+            perm,
+            rows: sizes[0],
+            heads,
+            d: sizes[sizes.len() - 1],
+        })
     };
     let q_side = side(&first, q, rows, first.summed)?;
     let k_side = side(&first, 1 - q, columns, first.summed)?;
@@ -147,15 +184,27 @@ fn match_node(graph: &Graph, node: &Node) -> Option<Match> {
     if !fits {
         return None;
     }
-    let order: Vec<char> =
-        std::iter::once(second.free[p]).chain(second.batch.iter().copied()).chain([second.free[v]]).collect();
-    let perm: Vec<usize> =
-        second.letters[2].iter().filter_map(|l| order.iter().position(|o| o == l)).collect();
+    let order: Vec<char> = std::iter::once(second.free[p])
+        .chain(second.batch.iter().copied())
+        .chain([second.free[v]])
+        .collect();
+    let perm: Vec<usize> = second.letters[2]
+        .iter()
+        .filter_map(|l| order.iter().position(|o| o == l))
+        .collect();
     let mut sizes = vec![0; order.len()];
     for (axis, size) in perm.iter().zip(graph.shape(node.output)) {
         sizes[*axis] = *size;
     }
-    Some(Match { q: q_side, k: k_side, v: v_side, scale, mask, sizes, perm })
+    Some(Match {
+        q: q_side,
+        k: k_side,
+        v: v_side,
+        scale,
+        mask,
+        sizes,
+        perm,
+    })
 }
 
 /// Whether two shapes end in the same two axes and have as many elements before them.
@@ -177,7 +226,12 @@ fn rewrite(graph: &mut Graph, id: NodeId, found: &Match) -> Result<bool, BuildEr
     let mut operands = Vec::new();
     for (value, side) in [(q, &found.q), (k, &found.k), (found.v.value, &found.v)] {
         let moved = transpose(graph, value, &side.perm, &name)?;
-        operands.push(Some(reshape(graph, moved, &[1, side.rows, side.heads * side.d], &name)?));
+        operands.push(Some(reshape(
+            graph,
+            moved,
+            &[1, side.rows, side.heads * side.d],
+            &name,
+        )?));
     }
     let (mut causal, mut mask) = (false, None);
     if let Some(constant) = found.mask {
@@ -189,7 +243,12 @@ fn rewrite(graph: &mut Graph, id: NodeId, found: &Match) -> Result<bool, BuildEr
         }
     }
     operands.push(mask);
-    let op = Op::Attention { heads: found.q.heads, scale, causal };
+    let op = Op::Attention {
+        heads: found.q.heads,
+        scale,
+        causal,
+        integers: false,
+    };
     let new = graph.add(op, &operands, name.clone())?;
     let new = reshape(graph, new, &found.sizes, &name)?;
     let new = transpose(graph, new, &found.perm, &name)?;
@@ -202,8 +261,16 @@ fn layer(graph: &Graph, v: &Side, otherwise: &str) -> String {
     let mut value = v.value;
     while let Some((_, node)) = graph.producer(value) {
         match node.op {
-            Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } => value = node.inputs[0].unwrap_or(value),
-            _ => return node.name.rsplit_once('.').map_or(otherwise, |(layer, _)| layer).to_owned(),
+            Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } => {
+                value = node.inputs[0].unwrap_or(value)
+            }
+            _ => {
+                return node
+                    .name
+                    .rsplit_once('.')
+                    .map_or(otherwise, |(layer, _)| layer)
+                    .to_owned();
+            }
         }
     }
     otherwise.to_owned()
@@ -216,9 +283,13 @@ fn without_scale(graph: &mut Graph, value: ValueId) -> Result<(ValueId, f32), Bu
         let (inner, more) = without_scale(graph, inner)?;
         return Ok((inner, factor * more));
     }
-    let Some((_, node)) = graph.producer(value) else { return Ok((value, 1.0)) };
+    let Some((_, node)) = graph.producer(value) else {
+        return Ok((value, 1.0));
+    };
     let movement = matches!(node.op, Op::Reshape { .. } | Op::Transpose { .. });
-    let (Some(x), true) = (node.inputs[0], movement) else { return Ok((value, 1.0)) };
+    let (Some(x), true) = (node.inputs[0], movement) else {
+        return Ok((value, 1.0));
+    };
     let (op, name) = (node.op.clone(), node.name.clone());
     let (inner, factor) = without_scale(graph, x)?;
     if inner == x {
@@ -239,17 +310,22 @@ fn mask_of(graph: &mut Graph, constant: ValueId, rows: usize, columns: usize) ->
         return Mask::None;
     }
     let shape = graph.shape(constant).to_vec();
-    let Some(weight) = graph.value(constant).weight().cloned() else { return Mask::PerHead };
+    let Some(weight) = graph.value(constant).weight().cloned() else {
+        return Mask::PerHead;
+    };
     let matrix = shape.len().saturating_sub(2);
     if shape[..matrix].iter().any(|n| *n != 1) {
         return Mask::PerHead;
     }
     let view = View::dense(&shape[matrix..]).expand(&[rows, columns]);
     let values = view.gather(&weight.read());
-    let causal = values.iter().enumerate().all(|(i, v)| match i % columns <= i / columns {
-        true => *v == 0.0,
-        false => *v <= -1e4,
-    });
+    let causal = values
+        .iter()
+        .enumerate()
+        .all(|(i, v)| match i % columns <= i / columns {
+            true => *v == 0.0,
+            false => *v <= -1e4,
+        });
     if causal && rows == columns {
         return Mask::Causal;
     }

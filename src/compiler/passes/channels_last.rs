@@ -38,7 +38,11 @@ struct Converter<'g> {
 }
 
 pub(super) fn convert(graph: &mut Graph) -> Result<usize, BuildError> {
-    let mut c = Converter { old: graph, new: Graph::new(graph.name.clone()), places: vec![None; graph.value_count()] };
+    let mut c = Converter {
+        old: graph,
+        new: Graph::new(graph.name.clone()),
+        places: vec![None; graph.value_count()],
+    };
     for id in &graph.inputs {
         let value = graph.value(*id);
         let place = match value.shape.as_slice() {
@@ -47,9 +51,16 @@ pub(super) fn convert(graph: &mut Graph) -> Result<usize, BuildError> {
                 c.picture(base)
             }
             shape => {
-                let inner = if shape.len() > 1 && shape[0] == 1 { &shape[1..] } else { shape };
+                let inner = if shape.len() > 1 && shape[0] == 1 {
+                    &shape[1..]
+                } else {
+                    shape
+                };
                 let inner = if inner.is_empty() { &[1][..] } else { inner };
-                Place { base: c.new.add_input(value.name.clone(), inner), view: View::dense(shape) }
+                Place {
+                    base: c.new.add_input(value.name.clone(), inner),
+                    view: View::dense(shape),
+                }
             }
         };
         c.places[id.index()] = Some(place);
@@ -100,7 +111,10 @@ impl Converter<'_> {
             ValueKind::Weight(weight) => self.new.add_weight(value.name.clone(), weight.clone()),
             _ => self.new.add_input(value.name.clone(), &value.shape),
         };
-        let place = Place { base, view: View::dense(&value.shape) };
+        let place = Place {
+            base,
+            view: View::dense(&value.shape),
+        };
         self.places[id.index()] = Some(place.clone());
         place
     }
@@ -108,31 +122,63 @@ impl Converter<'_> {
     /// A picture `[h, w, c]` as the source's `[1, c, h, w]`.
     fn picture(&self, base: ValueId) -> Place {
         let [h, w, c] = [0, 1, 2].map(|i| self.new.shape(base)[i]);
-        let view = View { shape: vec![1, h, w, c], ..View::dense(&[1, h, w, c]) };
-        Place { base, view: view.transpose(&[0, 3, 1, 2]) }
+        let view = View {
+            shape: vec![1, h, w, c],
+            ..View::dense(&[1, h, w, c])
+        };
+        Place {
+            base,
+            view: view.transpose(&[0, 3, 1, 2]),
+        }
     }
 
     /// The elements of `view` in its order. Any dense value whose last axis has `columns` elements will do; else a copy
     /// of `shape` is made.
-    fn gather(&mut self, base: ValueId, view: &View, shape: &[usize], columns: usize, name: &str) -> Result<ValueId, BuildError> {
+    fn gather(
+        &mut self,
+        base: ValueId,
+        view: &View,
+        shape: &[usize],
+        columns: usize,
+        name: &str,
+    ) -> Result<ValueId, BuildError> {
         let own = self.new.shape(base);
-        if view.is_dense() && view.len() == self.new.value(base).len() && own.last() == Some(&columns) {
+        if view.is_dense()
+            && view.len() == self.new.value(base).len()
+            && own.last() == Some(&columns)
+        {
             return Ok(base);
         }
         self.copy(base, view, shape, name)
     }
 
-    fn copy(&mut self, base: ValueId, view: &View, shape: &[usize], name: &str) -> Result<ValueId, BuildError> {
+    fn copy(
+        &mut self,
+        base: ValueId,
+        view: &View,
+        shape: &[usize],
+        name: &str,
+    ) -> Result<ValueId, BuildError> {
         let direct = view.reshape(shape).filter(|v| v.shape.len() <= 4);
         let squeezed = || {
-            let axes: Vec<usize> = (0..view.shape.len()).filter(|i| view.shape[*i] != 1).collect();
+            let axes: Vec<usize> = (0..view.shape.len())
+                .filter(|i| view.shape[*i] != 1)
+                .collect();
             view.transpose(&axes)
         };
         let whole = direct.is_some();
         let view = direct.unwrap_or_else(squeezed);
-        let op = Op::Copy { shape: view.shape, strides: view.strides, offset: view.offset };
+        let op = Op::Copy {
+            shape: view.shape,
+            strides: view.strides,
+            offset: view.offset,
+        };
         let copy = self.new.add_full(op, &[base], name)?;
-        if whole { Ok(copy) } else { self.copy(copy, &View::dense(self.new.shape(copy)), shape, name) }
+        if whole {
+            Ok(copy)
+        } else {
+            self.copy(copy, &View::dense(self.new.shape(copy)), shape, name)
+        }
     }
 
     /// A picture-shaped operand as `[h, w, c]`.
@@ -159,7 +205,11 @@ impl Converter<'_> {
 
     /// A value in the shape that it leaves the graph with.
     fn port(&mut self, place: &Place, name: &str) -> Result<ValueId, BuildError> {
-        let view = if place.view.shape.len() == 4 { channels_last(&place.view) } else { place.view.clone() };
+        let view = if place.view.shape.len() == 4 {
+            channels_last(&place.view)
+        } else {
+            place.view.clone()
+        };
         let shape = match view.shape.as_slice() {
             [1, rest @ ..] if rest.len() > 1 => rest.to_vec(),
             shape => shape.to_vec(),
@@ -174,7 +224,9 @@ impl Converter<'_> {
         let name = node.name.as_str();
         let shape = self.old.shape(node.output).to_vec();
         let operand = |slot: usize| node.inputs.get(slot).copied().flatten();
-        let Some(first) = operand(0) else { return self.keep(node) };
+        let Some(first) = operand(0) else {
+            return self.keep(node);
+        };
         match &node.op {
             Op::Reshape { shape } => {
                 let place = self.place(first);
@@ -182,37 +234,67 @@ impl Converter<'_> {
                     return Ok(Place { view, ..place });
                 }
                 let dense = self.as_rows(first, name)?;
-                Ok(Place { base: dense, view: View::dense(shape) })
+                Ok(Place {
+                    base: dense,
+                    view: View::dense(shape),
+                })
             }
             Op::Transpose { perm } => {
                 let place = self.place(first);
-                Ok(Place { view: place.view.transpose(perm), ..place })
+                Ok(Place {
+                    view: place.view.transpose(perm),
+                    ..place
+                })
             }
             Op::Slice { axis, start, end } => {
                 let place = self.place(first);
-                Ok(Place { view: place.view.slice(*axis, *start, *end), ..place })
+                Ok(Place {
+                    view: place.view.slice(*axis, *start, *end),
+                    ..place
+                })
             }
             Op::Expand { shape } => {
                 let place = self.place(first);
-                Ok(Place { view: place.view.expand(shape), ..place })
+                Ok(Place {
+                    view: place.view.expand(shape),
+                    ..place
+                })
             }
             Op::SourceConv { stride, pad } => self.conv(node, first, *stride, *pad),
             Op::SourceUpsample { .. } => {
                 let x = self.as_picture(first, name)?;
-                let base = self.new.add_full(Op::Upsample { size: [shape[2], shape[3]] }, &[x], name)?;
+                let base = self.new.add_full(
+                    Op::Upsample {
+                        size: [shape[2], shape[3]],
+                    },
+                    &[x],
+                    name,
+                )?;
                 Ok(self.picture(base))
             }
-            Op::SourceGroupNorm { groups, eps, activation } => {
+            Op::SourceGroupNorm {
+                groups,
+                eps,
+                activation,
+            } => {
                 let place = self.place(first);
                 let view = channels_last(&place.view);
                 let x = self.gather(place.base, &view, &view.shape, shape[1], name)?;
-                let op = Op::GroupNorm { groups: *groups, eps: *eps, activation: *activation };
+                let op = Op::GroupNorm {
+                    groups: *groups,
+                    eps: *eps,
+                    activation: *activation,
+                    quantized: false,
+                };
                 let (gamma, beta) = (self.vector(operand(1)), self.vector(operand(2)));
                 let base = self.new.add(op, &[Some(x), None, gamma, beta], name)?;
                 let mut back: Vec<usize> = vec![0, shape.len() - 1];
                 back.extend(1..shape.len() - 1);
                 let moved: Vec<usize> = [&[1], &shape[2..], &[shape[1]]].concat();
-                Ok(Place { base, view: View::dense(&moved).transpose(&back) })
+                Ok(Place {
+                    base,
+                    view: View::dense(&moved).transpose(&back),
+                })
             }
             Op::SourceConcat { axis: 1 } if shape.len() == 4 => {
                 let mut parts = Vec::new();
@@ -228,11 +310,17 @@ impl Converter<'_> {
                     parts.push(self.as_rows(part, name)?);
                 }
                 let base = self.concat(&parts, name)?;
-                Ok(Place { base, view: View::dense(&shape) })
+                Ok(Place {
+                    base,
+                    view: View::dense(&shape),
+                })
             }
             Op::SourceSoftmax { axis } if axis + 1 == shape.len() => {
                 let x = self.as_rows(first, name)?;
-                Ok(Place { base: self.new.add_full(Op::Softmax, &[x], name)?, view: View::dense(&shape) })
+                Ok(Place {
+                    base: self.new.add_full(Op::Softmax, &[x], name)?,
+                    view: View::dense(&shape),
+                })
             }
             Op::SourceBinary { kind } => match operand(1) {
                 Some(second) => self.binary(node, *kind, first, second),
@@ -241,15 +329,23 @@ impl Converter<'_> {
             Op::Unary { .. } | Op::Affine { .. } => {
                 let place = self.place(first);
                 if is_whole(&place.view, self.new.value(place.base).len()) {
-                    return Ok(Place { base: self.new.add_full(node.op.clone(), &[place.base], name)?, ..place });
+                    return Ok(Place {
+                        base: self.new.add_full(node.op.clone(), &[place.base], name)?,
+                        ..place
+                    });
                 }
                 let x = self.as_rows(first, name)?;
                 let base = self.new.add_full(node.op.clone(), &[x], name)?;
-                Ok(Place { base, view: View::dense(&shape) })
+                Ok(Place {
+                    base,
+                    view: View::dense(&shape),
+                })
             }
-            Op::Linear { .. } | Op::LayerNorm { .. } | Op::Attention { .. } | Op::Softmax | Op::TimestepEmbedding { .. } => {
-                self.rows(node, &shape)
-            }
+            Op::Linear { .. }
+            | Op::LayerNorm { .. }
+            | Op::Attention { .. }
+            | Op::Softmax
+            | Op::TimestepEmbedding { .. } => self.rows(node, &shape),
             Op::Embed => self.rows(node, &shape),
             _ => self.keep(node),
         }
@@ -266,7 +362,10 @@ impl Converter<'_> {
             });
         }
         let base = self.new.add(node.op.clone(), &inputs, node.name.as_str())?;
-        Ok(Place { base, view: View::dense(shape) })
+        Ok(Place {
+            base,
+            view: View::dense(shape),
+        })
     }
 
     fn vector(&mut self, id: Option<ValueId>) -> Option<ValueId> {
@@ -281,10 +380,18 @@ impl Converter<'_> {
         Ok(all)
     }
 
-    fn conv(&mut self, node: &Node, x: ValueId, stride: usize, pad: [usize; 4]) -> Result<Place, BuildError> {
+    fn conv(
+        &mut self,
+        node: &Node,
+        x: ValueId,
+        stride: usize,
+        pad: [usize; 4],
+    ) -> Result<Place, BuildError> {
         let name = node.name.as_str();
         let x = self.as_picture(x, name)?;
-        let Some(weight) = node.input("weight").map(|w| self.place(w)) else { return self.keep(node) };
+        let Some(weight) = node.input("weight").map(|w| self.place(w)) else {
+            return self.keep(node);
+        };
         let bias = self.vector(node.input("bias"));
         let shape = self.new.shape(weight.base).to_vec();
         let constant = self.new.value(weight.base).weight().cloned();
@@ -293,26 +400,44 @@ impl Converter<'_> {
                 let constant = Moved::weight(constant, View::dense(&[*o, *c]), vec![*o, *c]);
                 let weight_name = self.new.value(weight.base).name.clone();
                 let weight = self.new.add_weight(weight_name, constant);
-                let op = Op::Linear { activation: Activation::None };
-                self.new.add(op, &[Some(x), None, Some(weight), bias], name)?
+                let op = Op::Linear {
+                    activation: Activation::None,
+                };
+                self.new
+                    .add(op, &[Some(x), None, Some(weight), bias], name)?
             }
             _ => {
-                let op = Op::Conv2d { stride, pad, up: None, activation: Activation::None };
-                self.new.add(op, &[Some(x), Some(weight.base), bias], name)?
+                let op = Op::Conv2d {
+                    stride,
+                    pad,
+                    up: None,
+                    activation: Activation::None,
+                };
+                self.new
+                    .add(op, &[Some(x), Some(weight.base), bias], name)?
             }
         };
         Ok(self.picture(base))
     }
 
-    fn binary(&mut self, node: &Node, kind: BinaryKind, a: ValueId, b: ValueId) -> Result<Place, BuildError> {
+    fn binary(
+        &mut self,
+        node: &Node,
+        kind: BinaryKind,
+        a: ValueId,
+        b: ValueId,
+    ) -> Result<Place, BuildError> {
         let shape = self.old.shape(node.output).to_vec();
         let name = node.name.as_str();
-        let full = |id: ValueId| self.old.value(id).weight().is_none() && self.old.shape(id) == shape;
+        let full =
+            |id: ValueId| self.old.value(id).weight().is_none() && self.old.shape(id) == shape;
         let commutes = matches!(kind, BinaryKind::Add | BinaryKind::Mul);
         let (x, y) = match (full(a), full(b)) {
             (true, _) => (a, b),
             (false, true) if commutes => (b, a),
-            (false, true) if kind == BinaryKind::Sub && super::matching::scalar(self.old, a).is_some() => {
+            (false, true)
+                if kind == BinaryKind::Sub && super::matching::scalar(self.old, a).is_some() =>
+            {
                 // c - x = -x + c
                 let offset = super::matching::scalar(self.old, a).unwrap_or(0.0);
                 return self.affine(b, -1.0, offset, name);
@@ -336,7 +461,10 @@ impl Converter<'_> {
         let order = memory_order(&x.view);
         let walked = other.view.expand(&shape).transpose(&order);
         let matrix = walked.reshape(&[rows, columns]);
-        let row = matrix.as_ref().filter(|m| m.strides[0] == 0 && rows > 1).map(|m| m.slice(0, 0, 1));
+        let row = matrix
+            .as_ref()
+            .filter(|m| m.strides[0] == 0 && rows > 1)
+            .map(|m| m.slice(0, 0, 1));
         let constant = self.new.value(other.base).weight().cloned();
         let y = match (constant, row) {
             (Some(weight), row) => {
@@ -345,19 +473,38 @@ impl Converter<'_> {
                     None => (walked, base_shape),
                 };
                 let weight_name = self.new.value(other.base).name.clone();
-                self.new.add_weight(weight_name, Moved::weight(weight, view, shape))
+                self.new
+                    .add_weight(weight_name, Moved::weight(weight, view, shape))
             }
-            (None, Some(row)) if row.is_dense() && self.new.value(other.base).len() == columns => other.base,
+            (None, Some(row)) if row.is_dense() && self.new.value(other.base).len() == columns => {
+                other.base
+            }
             (None, Some(row)) => self.copy(other.base, &row, &[1, columns], name)?,
-            (None, None) if walked.is_dense() && self.new.shape(other.base) == base_shape => other.base,
+            (None, None) if walked.is_dense() && self.new.shape(other.base) == base_shape => {
+                other.base
+            }
             (None, None) => self.copy(other.base, &walked, &base_shape, name)?,
         };
-        Ok(Place { base: self.new.add_full(Op::Binary { kind }, &[x.base, y], name)?, ..x })
+        Ok(Place {
+            base: self.new.add_full(Op::Binary { kind }, &[x.base, y], name)?,
+            ..x
+        })
     }
 
-    fn affine(&mut self, x: ValueId, scale: f32, offset: f32, name: &str) -> Result<Place, BuildError> {
+    fn affine(
+        &mut self,
+        x: ValueId,
+        scale: f32,
+        offset: f32,
+        name: &str,
+    ) -> Result<Place, BuildError> {
         let x = self.whole(x, name)?;
-        Ok(Place { base: self.new.add_full(Op::Affine { scale, offset }, &[x.base], name)?, ..x })
+        Ok(Place {
+            base: self
+                .new
+                .add_full(Op::Affine { scale, offset }, &[x.base], name)?,
+            ..x
+        })
     }
 
     /// A place whose view walks its whole base, in whatever order.
@@ -367,7 +514,10 @@ impl Converter<'_> {
             return Ok(place);
         }
         let base = self.as_rows(id, name)?;
-        Ok(Place { base, view: View::dense(&place.view.shape) })
+        Ok(Place {
+            base,
+            view: View::dense(&place.view.shape),
+        })
     }
 
     /// An operator that has no counterpart, on operands of the source's shapes.
@@ -380,10 +530,21 @@ impl Converter<'_> {
             };
             let shape = self.old.shape(id).to_vec();
             let place = self.place(id);
-            let dense = if place.view.is_dense() { place.base } else { self.as_rows(id, &node.name)? };
-            inputs.push(Some(self.new.add_full(Op::Reshape { shape }, &[dense], node.name.as_str())?));
+            let dense = if place.view.is_dense() {
+                place.base
+            } else {
+                self.as_rows(id, &node.name)?
+            };
+            inputs.push(Some(self.new.add_full(
+                Op::Reshape { shape },
+                &[dense],
+                node.name.as_str(),
+            )?));
         }
         let base = self.new.add(node.op.clone(), &inputs, node.name.as_str())?;
-        Ok(Place { base, view: View::dense(self.new.shape(base)) })
+        Ok(Place {
+            base,
+            view: View::dense(self.new.shape(base)),
+        })
     }
 }

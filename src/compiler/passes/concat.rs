@@ -18,9 +18,13 @@ pub(super) fn eliminate(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id).clone();
-        let (Op::Concat, [Some(x), Some(x2)]) = (&node.op, node.inputs.as_slice()) else { continue };
+        let (Op::Concat, [Some(x), Some(x2)]) = (&node.op, node.inputs.as_slice()) else {
+            continue;
+        };
         let readers = graph.readers(node.output);
-        if graph.outputs.contains(&node.output) || !readers.iter().all(|r| reads_once(graph, *r, node.output)) {
+        if graph.outputs.contains(&node.output)
+            || !readers.iter().all(|r| reads_once(graph, *r, node.output))
+        {
             continue;
         }
         for reader in readers {
@@ -36,6 +40,7 @@ pub(super) fn eliminate(graph: &mut Graph) -> Result<usize, BuildError> {
 /// Whether a node reads the value as its one source and can read two.
 fn reads_once(graph: &Graph, reader: NodeId, value: ValueId) -> bool {
     let node = graph.node(reader);
-    let two = matches!(node.op, Op::GroupNorm { .. } | Op::Linear { .. }) && node.input("x2").is_none();
+    let two =
+        matches!(node.op, Op::GroupNorm { .. } | Op::Linear { .. }) && node.input("x2").is_none();
     two && node.input("x") == Some(value) && node.operands().filter(|o| *o == value).count() == 1
 }

@@ -14,12 +14,21 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id).clone();
-        let (Op::Gather, [Some(table), Some(ids)]) = (&node.op, node.inputs.as_slice()) else { continue };
+        let (Op::Gather, [Some(table), Some(ids)]) = (&node.op, node.inputs.as_slice()) else {
+            continue;
+        };
         if graph.value(*table).weight().is_none() || graph.shape(*table).len() != 2 {
             continue;
         }
         let ids = match graph.producer(*ids) {
-            Some((_, cast)) if cast.op == (Op::SourceUnary { kind: UnaryKind::Cast }) => cast.inputs[0].unwrap_or(*ids),
+            Some((_, cast))
+                if cast.op
+                    == (Op::SourceUnary {
+                        kind: UnaryKind::Cast,
+                    }) =>
+            {
+                cast.inputs[0].unwrap_or(*ids)
+            }
             _ => *ids,
         };
         let (positions, replaced) = match positions(graph, &node) {

@@ -19,7 +19,12 @@ pub(super) fn product(graph: &Graph, value: ValueId) -> Option<Node> {
     let (_, node) = private(graph, value)?;
     let open = matches!(
         node.op,
-        Op::Linear { activation: Activation::None } | Op::Conv2d { activation: Activation::None, .. }
+        Op::Linear {
+            activation: Activation::None
+        } | Op::Conv2d {
+            activation: Activation::None,
+            ..
+        }
     );
     (open && node.input("residual").is_none()).then(|| node.clone())
 }
@@ -28,14 +33,33 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id).clone();
-        let Some(mut new) = node.inputs.first().copied().flatten().and_then(|x| product(graph, x)) else { continue };
+        let Some(mut new) = node
+            .inputs
+            .first()
+            .copied()
+            .flatten()
+            .and_then(|x| product(graph, x))
+        else {
+            continue;
+        };
         match (&node.op, &mut new.op) {
-            (Op::Unary { activation: function }, Op::Linear { activation } | Op::Conv2d { activation, .. }) => {
+            (
+                Op::Unary {
+                    activation: function,
+                },
+                Op::Linear { activation } | Op::Conv2d { activation, .. },
+            ) => {
                 *activation = *function;
             }
-            (Op::Binary { kind: BinaryKind::Add }, _) => {
+            (
+                Op::Binary {
+                    kind: BinaryKind::Add,
+                },
+                _,
+            ) => {
                 let Some(row) = node.inputs[1] else { continue };
-                let vector = graph.shape(row) == [graph.shape(node.output).last().copied().unwrap_or(0)];
+                let vector =
+                    graph.shape(row) == [graph.shape(node.output).last().copied().unwrap_or(0)];
                 let free = new.input("bias").is_none() && graph.value(row).weight().is_some();
                 if !vector || !free || !new.set_input("bias", Some(row)) {
                     continue;

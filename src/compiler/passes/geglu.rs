@@ -16,10 +16,18 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let Some(linear) = match_node(graph, node) else { continue };
+        let Some(linear) = match_node(graph, node) else {
+            continue;
+        };
         let output = node.output;
         let linear = graph.node(linear).clone();
-        let new = graph.add(Op::Linear { activation: Activation::Geglu }, &linear.inputs, linear.name)?;
+        let new = graph.add(
+            Op::Linear {
+                activation: Activation::Geglu,
+            },
+            &linear.inputs,
+            linear.name,
+        )?;
         graph.replace(output, new);
         fired += 1;
     }
@@ -30,7 +38,11 @@ fn match_node(graph: &Graph, node: &Node) -> Option<NodeId> {
     let (a, b) = binary(node, BinaryKind::Mul)?;
     let halves = |value: ValueId, gate: ValueId| {
         let (_, gelu) = graph.producer(gate)?;
-        if gelu.op != (Op::Unary { activation: Activation::Gelu }) {
+        if gelu.op
+            != (Op::Unary {
+                activation: Activation::Gelu,
+            })
+        {
             return None;
         }
         let (x, first) = slice(graph, value)?;
@@ -41,8 +53,12 @@ fn match_node(graph: &Graph, node: &Node) -> Option<NodeId> {
     let x = halves(a, b).or_else(|| halves(b, a))?;
     let (id, linear) = graph.producer(x)?;
     let only_half = graph.readers(x).len() == 2 && !graph.outputs.contains(&x);
-    let plain = linear.op == Op::Linear { activation: Activation::None };
-    (plain && only_half && linear.input("shift").is_none() && linear.input("residual").is_none()).then_some(id)
+    let plain = linear.op
+        == Op::Linear {
+            activation: Activation::None,
+        };
+    (plain && only_half && linear.input("shift").is_none() && linear.input("residual").is_none())
+        .then_some(id)
 }
 
 /// A slice of the last axis: of what, and which part.
@@ -50,7 +66,9 @@ fn slice(graph: &Graph, value: ValueId) -> Option<(ValueId, (usize, usize))> {
     let (_, node) = graph.producer(value)?;
     let x = node.inputs[0]?;
     match node.op {
-        Op::Slice { axis, start, end } if axis + 1 == graph.shape(x).len() => Some((x, (start, end))),
+        Op::Slice { axis, start, end } if axis + 1 == graph.shape(x).len() => {
+            Some((x, (start, end)))
+        }
         _ => None,
     }
 }

@@ -26,12 +26,19 @@ fn match_node(graph: &Graph, id: NodeId) -> Option<Match> {
     let (grouped, axis, eps) = normalized(graph, node)?;
     let (_, before) = graph.producer(grouped)?;
     let after = graph.node(sole_reader(graph, node.output)?);
-    let (Op::Reshape { .. }, Op::Reshape { .. }) = (&before.op, &after.op) else { return None };
+    let (Op::Reshape { .. }, Op::Reshape { .. }) = (&before.op, &after.op) else {
+        return None;
+    };
     let x = before.inputs[0]?;
     let (from, to) = (graph.shape(x), graph.shape(grouped));
     let fits = from.len() >= 3 && from[0] == 1 && graph.shape(after.output) == from;
     let grouped = to.len() == 3 && axis == 2 && to[0] == 1 && from[1] % to[1] == 0;
-    (fits && grouped).then_some(Match { x, groups: to[1], eps, output: after.output })
+    (fits && grouped).then_some(Match {
+        x,
+        groups: to[1],
+        eps,
+        output: after.output,
+    })
 }
 
 /// Whether the node is a group norm's last normalizing one.
@@ -45,19 +52,38 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
         if let Some(found) = match_node(graph, id) {
             let tail = tail(graph, found.output, 1);
             let name = tail.name.unwrap_or_else(|| graph.node(id).name.clone());
-            let op = Op::SourceGroupNorm { groups: found.groups, eps: found.eps, activation: Activation::None };
+            let op = Op::SourceGroupNorm {
+                groups: found.groups,
+                eps: found.eps,
+                activation: Activation::None,
+            };
             let new = graph.add(op, &[Some(found.x), tail.gamma, tail.beta], name)?;
             graph.replace(tail.value, new);
             fired += 1;
-        } else if let Op::SourceGroupNorm { groups, eps, activation: Activation::None } = graph.node(id).op {
+        } else if let Op::SourceGroupNorm {
+            groups,
+            eps,
+            activation: Activation::None,
+        } = graph.node(id).op
+        {
             let norm = graph.node(id).clone();
-            let Some(reader) = sole_reader(graph, norm.output) else { continue };
+            let Some(reader) = sole_reader(graph, norm.output) else {
+                continue;
+            };
             let reader = graph.node(reader);
-            if reader.op != (Op::Unary { activation: Activation::Silu }) {
+            if reader.op
+                != (Op::Unary {
+                    activation: Activation::Silu,
+                })
+            {
                 continue;
             }
             let output = reader.output;
-            let op = Op::SourceGroupNorm { groups, eps, activation: Activation::Silu };
+            let op = Op::SourceGroupNorm {
+                groups,
+                eps,
+                activation: Activation::Silu,
+            };
             let new = graph.add(op, &norm.inputs, norm.name)?;
             graph.replace(output, new);
             fired += 1;

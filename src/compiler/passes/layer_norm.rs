@@ -17,7 +17,9 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id);
-        let Some((x, axis, eps)) = normalized(graph, node) else { continue };
+        let Some((x, axis, eps)) = normalized(graph, node) else {
+            continue;
+        };
         // A group norm's reshaped picture also ends in the axis that is normalized, and goes back to its shape after.
         if axis + 1 != graph.shape(x).len() || super::group_norm::matches(graph, id) {
             continue;
@@ -25,7 +27,14 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
         let (output, name) = (node.output, node.name.clone());
         let tail = tail(graph, output, axis);
         let name = tail.name.unwrap_or(name);
-        let new = graph.add(Op::LayerNorm { eps }, &[Some(x), tail.gamma, tail.beta], name)?;
+        let new = graph.add(
+            Op::LayerNorm {
+                eps,
+                quantized: false,
+            },
+            &[Some(x), tail.gamma, tail.beta],
+            name,
+        )?;
         graph.replace(tail.value, new);
         fired += 1;
     }

@@ -7,7 +7,9 @@ pub(super) fn sole_reader(graph: &Graph, value: ValueId) -> Option<NodeId> {
     if graph.outputs.contains(&value) {
         return None;
     }
-    let mut readers = graph.iter_nodes().flat_map(|(id, n)| n.operands().filter(|o| *o == value).map(move |_| id));
+    let mut readers = graph
+        .iter_nodes()
+        .flat_map(|(id, n)| n.operands().filter(|o| *o == value).map(move |_| id));
     let first = readers.next()?;
     readers.next().is_none().then_some(first)
 }
@@ -32,7 +34,11 @@ pub(super) fn binary(node: &Node, kind: BinaryKind) -> Option<(ValueId, ValueId)
 }
 
 /// The computed and the constant operand of a sum or product, in whatever order they stand.
-pub(super) fn with_constant(graph: &Graph, node: &Node, kind: BinaryKind) -> Option<(ValueId, ValueId)> {
+pub(super) fn with_constant(
+    graph: &Graph,
+    node: &Node,
+    kind: BinaryKind,
+) -> Option<(ValueId, ValueId)> {
     let (a, b) = binary(node, kind)?;
     match (graph.value(a).weight(), graph.value(b).weight()) {
         (None, Some(_)) => Some((a, b)),
@@ -61,27 +67,42 @@ pub(super) fn close(a: f32, b: f32) -> bool {
 
 /// `(x - mean x) / sqrt(variance + eps)` over one axis, recognized at its last node: gives `x`, the axis and `eps`.
 pub(super) fn normalized(graph: &Graph, node: &Node) -> Option<(ValueId, usize, f32)> {
-    let Op::RmsNorm { axis, eps } = node.op else { return None };
+    let Op::RmsNorm { axis, eps } = node.op else {
+        return None;
+    };
     let (_, centred) = graph.producer(node.inputs[0]?)?;
     let (x, mean) = binary(centred, BinaryKind::Sub)?;
     let (sum, factor) = unscaled(graph, mean);
     let (_, reduce) = graph.producer(sum)?;
-    let Op::Reduce { kind, axes } = &reduce.op else { return None };
+    let Op::Reduce { kind, axes } = &reduce.op else {
+        return None;
+    };
     let n = graph.shape(x)[axis] as f32;
     let expected = match kind {
         ReduceKind::Sum => 1.0 / n,
         ReduceKind::Mean => 1.0,
         ReduceKind::MeanOfSquares => return None,
     };
-    (axes[..] == [axis] && reduce.inputs[0] == Some(x) && close(factor, expected)).then_some((x, axis, eps))
+    (axes[..] == [axis] && reduce.inputs[0] == Some(x) && close(factor, expected))
+        .then_some((x, axis, eps))
 }
 
 /// A constant as a vector along one axis of a tensor of `rank` axes that it is broadcast to; `None` if it varies along
 /// another.
-pub(super) fn vector(graph: &mut Graph, constant: ValueId, rank: usize, axis: usize, n: usize) -> Option<ValueId> {
+pub(super) fn vector(
+    graph: &mut Graph,
+    constant: ValueId,
+    rank: usize,
+    axis: usize,
+    n: usize,
+) -> Option<ValueId> {
     let shape = graph.shape(constant).to_vec();
     let missing = rank.checked_sub(shape.len())?;
-    let along = axis.checked_sub(missing).and_then(|i| shape.get(i)).copied().unwrap_or(1);
+    let along = axis
+        .checked_sub(missing)
+        .and_then(|i| shape.get(i))
+        .copied()
+        .unwrap_or(1);
     if shape.iter().product::<usize>() != along || (along != n && along != 1) {
         return None;
     }
@@ -91,9 +112,16 @@ pub(super) fn vector(graph: &mut Graph, constant: ValueId, rank: usize, axis: us
     let weight = graph.value(constant).weight()?.clone();
     let name = graph.value(constant).name.clone();
     let values = weight.read();
-    let values = if along == n { values.into_owned() } else { vec![values[0]; n] };
+    let values = if along == n {
+        values.into_owned()
+    } else {
+        vec![values[0]; n]
+    };
     let weight = if weight.is_literal() {
-        Weight::new(Literal { shape: vec![n], values })
+        Weight::new(Literal {
+            shape: vec![n],
+            values,
+        })
     } else {
         Weight::new(Vector(values, [n]))
     };
@@ -125,17 +153,32 @@ pub(super) struct Tail {
 /// folded away, so each is optional.
 pub(super) fn tail(graph: &mut Graph, value: ValueId, axis: usize) -> Tail {
     let shape = graph.shape(value).to_vec();
-    let mut tail = Tail { gamma: None, beta: None, value, name: None };
+    let mut tail = Tail {
+        gamma: None,
+        beta: None,
+        value,
+        name: None,
+    };
     for kind in [BinaryKind::Mul, BinaryKind::Add] {
-        let Some(reader) = sole_reader(graph, tail.value) else { break };
+        let Some(reader) = sole_reader(graph, tail.value) else {
+            break;
+        };
         let node = graph.node(reader);
-        let Some((_, constant)) = with_constant(graph, node, kind) else { continue };
+        let Some((_, constant)) = with_constant(graph, node, kind) else {
+            continue;
+        };
         let (output, name) = (node.output, node.name.clone());
         if graph.shape(output) != shape {
             break;
         }
-        let Some(vector) = vector(graph, constant, shape.len(), axis, shape[axis]) else { break };
-        let slot = if kind == BinaryKind::Mul { &mut tail.gamma } else { &mut tail.beta };
+        let Some(vector) = vector(graph, constant, shape.len(), axis, shape[axis]) else {
+            break;
+        };
+        let slot = if kind == BinaryKind::Mul {
+            &mut tail.gamma
+        } else {
+            &mut tail.beta
+        };
         *slot = Some(vector);
         tail.name.get_or_insert(name);
         tail.value = output;

@@ -16,6 +16,7 @@ mod matmul;
 mod names;
 mod residual;
 mod shift;
+pub mod staging;
 mod timestep_embedding;
 mod upsample;
 
@@ -46,7 +47,10 @@ pub fn list() -> [(&'static str, Runs); 15] {
         ("lower-matmul", UntilStill(matmul::lower)),
         ("fuse-attention", UntilStill(attention::fuse)),
         ("fuse-geglu", UntilStill(geglu::fuse)),
-        ("fuse-timestep-embedding", UntilStill(timestep_embedding::fuse)),
+        (
+            "fuse-timestep-embedding",
+            UntilStill(timestep_embedding::fuse),
+        ),
         ("fuse-embed", UntilStill(embed::fuse)),
         ("channels-last", Once(channels_last::convert)),
         // On kiln operators.
@@ -106,17 +110,33 @@ pub enum PassError {
 
 /// Runs the first `stop_after` passes (all of them without it), verifying the graph after each. Without `stop_after`
 /// whatever is left must be operators of a program.
-pub fn run(graph: &mut Graph, stop_after: Option<usize>, observe: Observer<'_>) -> Result<Vec<PassReport>, PassError> {
-    let verify = |graph: &Graph, pass| graph.verify().map_err(|source| PassError::Verify { pass, source });
+pub fn run(
+    graph: &mut Graph,
+    stop_after: Option<usize>,
+    observe: Observer<'_>,
+) -> Result<Vec<PassReport>, PassError> {
+    let verify = |graph: &Graph, pass| {
+        graph
+            .verify()
+            .map_err(|source| PassError::Verify { pass, source })
+    };
     verify(graph, "the frontend")?;
-    let outputs: Vec<String> = graph.outputs.iter().map(|id| graph.value(*id).name.clone()).collect();
+    let outputs: Vec<String> = graph
+        .outputs
+        .iter()
+        .map(|id| graph.value(*id).name.clone())
+        .collect();
     let mut reports = Vec::new();
     for (name, pass) in list().into_iter().take(stop_after.unwrap_or(usize::MAX)) {
         let (UntilStill(step) | Once(step)) = pass;
         let mut fired = 0;
         loop {
             let part = graph.name.clone();
-            let again = step(graph).map_err(|source| PassError::Build { pass: name, graph: part, source })?;
+            let again = step(graph).map_err(|source| PassError::Build {
+                pass: name,
+                graph: part,
+                source,
+            })?;
             graph.tidy();
             fired += again;
             if again == 0 || matches!(pass, Once(_)) {
@@ -124,15 +144,24 @@ pub fn run(graph: &mut Graph, stop_after: Option<usize>, observe: Observer<'_>) 
             }
         }
         verify(graph, name)?;
-        let report = PassReport { name, fired, nodes: graph.node_count() };
+        let report = PassReport {
+            name,
+            fired,
+            nodes: graph.node_count(),
+        };
         observe(&report, graph);
         reports.push(report);
     }
     if stop_after.is_none() {
         let left = graph.iter_nodes().filter(|(_, n)| !n.op.is_kiln());
-        let nodes: Vec<String> = left.map(|(_, n)| format!("{} {:?}", n.op.name(), n.name)).collect();
+        let nodes: Vec<String> = left
+            .map(|(_, n)| format!("{} {:?}", n.op.name(), n.name))
+            .collect();
         if !nodes.is_empty() {
-            return Err(PassError::Unsupported { graph: graph.name.clone(), nodes });
+            return Err(PassError::Unsupported {
+                graph: graph.name.clone(),
+                nodes,
+            });
         }
         names::name_weights(graph);
         // A fusion names its value after its layer; callers know the outputs by the names that the frontend gave them.

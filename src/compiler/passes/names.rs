@@ -7,7 +7,9 @@ pub(super) fn name_weights(graph: &mut Graph) {
     for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let node = graph.node(id).clone();
         for (slot, value) in node.op.slots().iter().zip(&node.inputs) {
-            let Some(value) = value.filter(|v| graph.value(*v).weight().is_some()) else { continue };
+            let Some(value) = value.filter(|v| graph.value(*v).weight().is_some()) else {
+                continue;
+            };
             let part = match *slot {
                 "gamma" | "table" => "weight",
                 "beta" => "bias",

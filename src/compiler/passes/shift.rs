@@ -13,12 +13,23 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     let mut fired = 0;
     for id in graph.node_ids() {
         let node = graph.node(id).clone();
-        let (Op::Binary { kind: BinaryKind::Add }, [Some(a), Some(b)]) = (&node.op, node.inputs.as_slice()) else { continue };
-        let row = graph.shape(*b) == [1, graph.shape(*a).last().copied().unwrap_or(0)] && graph.shape(*a) != graph.shape(*b);
+        let (
+            Op::Binary {
+                kind: BinaryKind::Add,
+            },
+            [Some(a), Some(b)],
+        ) = (&node.op, node.inputs.as_slice())
+        else {
+            continue;
+        };
+        let row = graph.shape(*b) == [1, graph.shape(*a).last().copied().unwrap_or(0)]
+            && graph.shape(*a) != graph.shape(*b);
         if !row || graph.value(*b).weight().is_some() {
             continue;
         }
-        let Some(mut new) = product(graph, *a) else { continue };
+        let Some(mut new) = product(graph, *a) else {
+            continue;
+        };
         if new.input("shift").is_some() || !new.set_input("shift", Some(*b)) {
             continue;
         }

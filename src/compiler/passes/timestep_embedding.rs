@@ -19,13 +19,23 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
     // The last one first: the concatenation that the halves are cut from matches too.
     for id in graph.node_ids().collect::<Vec<_>>().into_iter().rev() {
         let node = graph.node(id);
-        let Some((angles, cos_first)) = match_node(graph, node) else { continue };
-        let Some((timestep, frequencies)) = factors(graph, angles) else { continue };
+        let Some((angles, cos_first)) = match_node(graph, node) else {
+            continue;
+        };
+        let Some((timestep, frequencies)) = factors(graph, angles) else {
+            continue;
+        };
         let half = graph.shape(angles)[1];
         let (output, name) = (node.output, node.name.clone());
-        let Some(frequencies) = vector(graph, frequencies, 2, 1, half) else { continue };
+        let Some(frequencies) = vector(graph, frequencies, 2, 1, half) else {
+            continue;
+        };
         let timestep = reshape(graph, timestep, &[1], &name)?;
-        let new = graph.add_full(Op::TimestepEmbedding { cos_first }, &[timestep, frequencies], name)?;
+        let new = graph.add_full(
+            Op::TimestepEmbedding { cos_first },
+            &[timestep, frequencies],
+            name,
+        )?;
         graph.replace(output, new);
         return Ok(1);
     }
@@ -34,7 +44,10 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
 
 /// The angles of a concatenation of their sines and cosines, and whether the cosines come first.
 fn match_node(graph: &Graph, node: &Node) -> Option<(ValueId, bool)> {
-    let (Op::SourceConcat { axis: 1 }, [Some(a), Some(b)]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let (Op::SourceConcat { axis: 1 }, [Some(a), Some(b)]) = (&node.op, node.inputs.as_slice())
+    else {
+        return None;
+    };
     let (first, second) = (wave(graph, *a)?, wave(graph, *b)?);
     let shape = graph.shape(first.0);
     let angles = first.0 == second.0 && shape.len() == 2 && shape[0] == 1;
@@ -45,7 +58,9 @@ fn match_node(graph: &Graph, node: &Node) -> Option<(ValueId, bool)> {
 fn wave(graph: &Graph, value: ValueId) -> Option<(ValueId, UnaryKind)> {
     let (_, node) = graph.producer(value)?;
     match node.op {
-        Op::SourceUnary { kind: kind @ (UnaryKind::Sin | UnaryKind::Cos) } => Some((node.inputs[0]?, kind)),
+        Op::SourceUnary {
+            kind: kind @ (UnaryKind::Sin | UnaryKind::Cos),
+        } => Some((node.inputs[0]?, kind)),
         Op::Slice { axis, start, end } => {
             let (_, concat) = graph.producer(node.inputs[0]?)?;
             if concat.op != (Op::SourceConcat { axis }) {
@@ -73,10 +88,16 @@ fn factors(graph: &Graph, angles: ValueId) -> Option<(ValueId, ValueId)> {
         if graph.value(timestep).len() != 1 {
             return None;
         }
-        let Some((_, node)) = graph.producer(timestep) else { return Some((timestep, frequencies)) };
+        let Some((_, node)) = graph.producer(timestep) else {
+            return Some((timestep, frequencies));
+        };
         match node.op {
-            Op::Reshape { .. } | Op::Expand { .. } | Op::Transpose { .. } => timestep = node.inputs[0]?,
-            Op::SourceUnary { kind: UnaryKind::Cast } => timestep = node.inputs[0]?,
+            Op::Reshape { .. } | Op::Expand { .. } | Op::Transpose { .. } => {
+                timestep = node.inputs[0]?
+            }
+            Op::SourceUnary {
+                kind: UnaryKind::Cast,
+            } => timestep = node.inputs[0]?,
             _ => return None,
         }
     }

@@ -64,7 +64,11 @@ pub fn assign(lifetimes: &[Lifetime]) -> Arena {
         }
     }
     let Some((mut bytes, mut offsets, mut order, fit)) = best else {
-        return Arena { offsets: Vec::new(), bytes: 0, bound };
+        return Arena {
+            offsets: Vec::new(),
+            bytes: 0,
+            bound,
+        };
     };
     let (mut top, mut current) = (bytes, offsets.clone());
     let mut patience = PATIENCE;
@@ -78,7 +82,11 @@ pub fn assign(lifetimes: &[Lifetime]) -> Arena {
             patience = PATIENCE;
         }
     }
-    Arena { offsets, bytes, bound }
+    Arena {
+        offsets,
+        bytes,
+        bound,
+    }
 }
 
 /// The most bytes in use at one step; no arena is smaller.
@@ -91,7 +99,9 @@ fn usage(lifetimes: &[Lifetime]) -> Vec<u64> {
     let steps = lifetimes.iter().map(|l| l.last + 1).max().unwrap_or(0);
     let mut usage = vec![0; steps];
     for lifetime in lifetimes {
-        usage[lifetime.first..=lifetime.last].iter_mut().for_each(|bytes| *bytes += lifetime.padded());
+        usage[lifetime.first..=lifetime.last]
+            .iter_mut()
+            .for_each(|bytes| *bytes += lifetime.padded());
     }
     usage
 }
@@ -99,10 +109,12 @@ fn usage(lifetimes: &[Lifetime]) -> Vec<u64> {
 /// Two buffers that share bytes and time, if there are any. A compiler bug.
 pub fn conflict(lifetimes: &[Lifetime], arena: &Arena) -> Option<(usize, usize)> {
     let part = |i: usize| arena.offsets[i]..arena.offsets[i] + lifetimes[i].bytes;
-    (0..lifetimes.len()).flat_map(|i| (0..i).map(move |j| (j, i))).find(|(i, j)| {
-        let (a, b) = (part(*i), part(*j));
-        lifetimes[*i].meets(&lifetimes[*j]) && a.start < b.end && b.start < a.end
-    })
+    (0..lifetimes.len())
+        .flat_map(|i| (0..i).map(move |j| (j, i)))
+        .find(|(i, j)| {
+            let (a, b) = (part(*i), part(*j));
+            lifetimes[*i].meets(&lifetimes[*j]) && a.start < b.end && b.start < a.end
+        })
 }
 
 fn orders(lifetimes: &[Lifetime]) -> Vec<Vec<usize>> {
@@ -114,17 +126,28 @@ fn orders(lifetimes: &[Lifetime]) -> Vec<Vec<usize>> {
     let count = lifetimes.len();
     let usage = usage(lifetimes);
     // Of equals the last: `max_by_key` says so.
-    let fullest = (0..usage.len()).max_by_key(|step| usage[*step]).unwrap_or(0);
+    let fullest = (0..usage.len())
+        .max_by_key(|step| usage[*step])
+        .unwrap_or(0);
     let duration = |i: usize| (lifetimes[i].last - lifetimes[i].first + 1) as u64;
     let size = |i: usize| lifetimes[i].bytes;
     let outside = |i: usize| fullest < lifetimes[i].first || lifetimes[i].last < fullest;
     vec![
         by(count, |i| (Reverse(size(*i)), lifetimes[*i].first)),
-        by(count, |i| (Reverse(size(*i).saturating_mul(duration(*i))), lifetimes[*i].first)),
+        by(count, |i| {
+            (
+                Reverse(size(*i).saturating_mul(duration(*i))),
+                lifetimes[*i].first,
+            )
+        }),
         by(count, |i| (Reverse(duration(*i)), Reverse(size(*i)))),
         by(count, |i| (lifetimes[*i].first, Reverse(duration(*i)))),
-        by(count, |i| (outside(*i), Reverse(duration(*i)), Reverse(size(*i)))),
-        by(count, |i| (outside(*i), Reverse(size(*i)), lifetimes[*i].first)),
+        by(count, |i| {
+            (outside(*i), Reverse(duration(*i)), Reverse(size(*i)))
+        }),
+        by(count, |i| {
+            (outside(*i), Reverse(size(*i)), lifetimes[*i].first)
+        }),
     ]
 }
 

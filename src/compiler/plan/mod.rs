@@ -1,16 +1,22 @@
 //! From graphs that hold only kiln operators to a package.
 //!
 //! - `steps`: a node becomes an operator with its sizes.
+//! - `buffers`: what values need a place in the arena, and when.
 //! - `memory`: every value that is not a weight gets its place in the arena.
 //! - `weights`: every weight gets its place in the package, packed as the kernels read it.
-//! - `program`: both together make the steps.
+//! - `pinned`: what the stages of a graph give to each other gets its place in all their arenas.
+//! - `program`: all together make the steps.
+//! - `text`: a program as text.
 //!
 //! [`Plan::new`] does all but write; [`emit`] writes the package too. Weights are read twice, once to find equal ones and
 //! once to write them, and one at a time.
 
+mod buffers;
 pub mod memory;
+mod pinned;
 mod program;
 mod steps;
+mod text;
 mod weights;
 
 #[cfg(test)]
@@ -19,9 +25,11 @@ mod tests;
 use std::fmt;
 use std::io::{Seek, Write};
 
-use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, WriteError};
+use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteError};
 
 use crate::graph::{Graph, Node};
+use pinned::Pinned;
+pub use text::Listing;
 pub use weights::{Form, PlacedWeight, Weights};
 
 /// The numbers a package computes with.
@@ -31,19 +39,25 @@ pub enum Precision {
     F32,
     /// Weights and activations stored as `f16`, computed in `f32`.
     F16,
+    /// As `F16`, but for the products of 8-bit integers that the graphs have.
+    Int8,
 }
 
 impl Precision {
-    /// `f32` or `f16`, as in the model card.
+    /// `f32`, `f16` or `int8`, as in the model card.
     pub fn name(self) -> &'static str {
-        self.dtype().name()
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Int8 => "int8",
+        }
     }
 
-    /// The type of activations and matrices.
+    /// The type of activations and of matrices that are not in 8 bits.
     pub fn dtype(self) -> DType {
         match self {
             Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
+            Precision::F16 | Precision::Int8 => DType::F16,
         }
     }
 }
@@ -54,11 +68,16 @@ impl fmt::Display for Precision {
     }
 }
 
-/// A graph at one size.
+/// A graph at one size, or a stage of one.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Which graph of the model it is.
     pub kind: GraphKind,
+    /// When it runs. The outputs of [`Stage::Prompt`] and [`Stage::Timestep`] are the inputs of the same names of
+    /// [`Stage::Step`].
+    pub stage: Stage,
+    /// The chunks of context that the rows of the inputs of [`Stage::Prompt`] are for; 1 says that there are none.
+    pub max_chunks: u32,
     /// Height in pixels of the picture it is for; 0 for the text encoder.
     pub height: u32,
     /// Width in pixels of the picture it is for; 0 for the text encoder.
@@ -163,7 +182,7 @@ pub enum Progress {
 /// Everything about a package but the bytes of its weights.
 #[derive(Debug)]
 pub struct Plan {
-    /// The programs, in the order of graph, height and width.
+    /// The programs, in the order of graph, height, width and stage.
     pub programs: Vec<ProgramRecord>,
     /// The weights.
     pub weights: Weights,
@@ -180,22 +199,68 @@ impl Plan {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, PlanError> {
         let mut weights = Weights::default();
-        parts.graphs.sort_by_key(|part| (part.kind, part.height, part.width));
+        parts
+            .graphs
+            .sort_by_key(|part| (part.kind, part.height, part.width, part.stage));
         let mut programs = Vec::with_capacity(parts.graphs.len());
-        for part in &parts.graphs {
-            progress(Progress::Program { graph: part.kind, height: part.height, width: part.width });
-            programs.push(program::plan(part, precision.dtype(), &mut weights)?);
+        for family in parts
+            .graphs
+            .chunk_by(|a, b| (a.kind, a.height, a.width) == (b.kind, b.height, b.width))
+        {
+            let pinned = Pinned::of(family, precision.dtype())?;
+            for part in family {
+                progress(Progress::Program {
+                    graph: part.kind,
+                    height: part.height,
+                    width: part.width,
+                });
+                programs.push(program::plan(
+                    part,
+                    precision.dtype(),
+                    &pinned,
+                    &mut weights,
+                )?);
+            }
         }
-        let PackageParts { card, tokenizer, scheduler, .. } = parts;
-        Ok(Plan { programs, weights, card, tokenizer, scheduler })
+        let PackageParts {
+            card,
+            tokenizer,
+            scheduler,
+            ..
+        } = parts;
+        Ok(Plan {
+            programs,
+            weights,
+            card,
+            tokenizer,
+            scheduler,
+        })
     }
 
     /// Writes the package at the beginning of `out`.
-    pub fn write<W: Write + Seek>(self, out: &mut W, progress: &mut dyn FnMut(Progress)) -> Result<(), PlanError> {
-        let Plan { programs, weights, card, tokenizer, scheduler } = self;
-        let writer = PackageWriter { card, tokenizer, scheduler, programs, optional: Vec::new() };
+    pub fn write<W: Write + Seek>(
+        self,
+        out: &mut W,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), PlanError> {
+        let Plan {
+            programs,
+            weights,
+            card,
+            tokenizer,
+            scheduler,
+        } = self;
+        let writer = PackageWriter {
+            card,
+            tokenizer,
+            scheduler,
+            programs,
+            optional: Vec::new(),
+        };
         let total = weights.bytes();
-        writer.write(out, total, |out| weights.write(out, |done| progress(Progress::Weights { done, total })))?;
+        writer.write(out, total, |out| {
+            weights.write(out, |done| progress(Progress::Weights { done, total }))
+        })?;
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! From a node of the graph to an operator of a program.
 
-use kiln_kernels::{AttentionParams, attention_scratch_bytes, gemm_scratch_bytes};
+use kiln_kernels::{
+    AttentionParams, attention_int8_scratch_bytes, attention_scratch_bytes,
+    gemm_int8_scratch_bytes, gemm_scratch_bytes, layer_norm_codes_scratch_bytes,
+};
 use kiln_package::{self as package, Activation, Broadcast};
 
 use super::weights::Form;
@@ -34,17 +37,27 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
     let shape_of = |slot: &str| node.input(slot).map_or(&[][..], |value| graph.shape(value));
     let first = slots.first().map_or(&[][..], |slot| shape_of(slot));
     let (first_rows, c) = rows(first);
-    let columns = |slot: &str| node.input(slot).map_or(0, |value| rows(graph.shape(value)).1);
+    let columns = |slot: &str| {
+        node.input(slot)
+            .map_or(0, |value| rows(graph.shape(value)).1)
+    };
     let len = first.iter().product();
     let out = graph.shape(node.output);
     let mut sizes = Sizes { too_large: None };
     let mut u = |size: usize| sizes.u32(size);
     let picture = |shape: &[usize]| -> Result<[usize; 3], String> {
-        shape.try_into().map_err(|_| format!("{shape:?} is not [height, width, channels]"))
+        shape
+            .try_into()
+            .map_err(|_| format!("{shape:?} is not [height, width, channels]"))
     };
 
     let op = match &node.op {
-        Op::Conv2d { stride, pad, up, activation } => {
+        Op::Conv2d {
+            stride,
+            pad,
+            up,
+            activation,
+        } => {
             let [in_h, in_w, in_c] = picture(first)?;
             let [up_h, up_w] = up.unwrap_or([in_h, in_w]);
             let [out_h, out_w, out_c] = picture(out)?;
@@ -73,16 +86,38 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
             n: u(rows(out).1),
             activation: *activation,
         }),
-        Op::GroupNorm { groups, eps, activation } => package::Op::GroupNorm(package::GroupNorm {
+        Op::GroupNorm {
+            groups,
+            eps,
+            activation,
+            quantized,
+        } => package::Op::GroupNorm(package::GroupNorm {
             rows: u(first_rows),
             c: u(c),
             c2: u(columns("x2")),
             groups: u(*groups),
             eps: *eps,
             activation: *activation,
+            quantized: *quantized,
         }),
-        Op::LayerNorm { eps } => package::Op::LayerNorm(package::LayerNorm { rows: u(first_rows), c: u(c), eps: *eps }),
-        Op::Attention { heads, scale, causal } => package::Op::Attention(package::Attention {
+        Op::LayerNorm { eps, quantized } => package::Op::LayerNorm(package::LayerNorm {
+            rows: u(first_rows),
+            c: u(c),
+            eps: *eps,
+            quantized: *quantized,
+        }),
+        Op::Quantize { per_row } => package::Op::Quantize(package::Quantize {
+            rows: u(first_rows),
+            c: u(c),
+            c2: u(columns("x2")),
+            per_row: *per_row,
+        }),
+        Op::Attention {
+            heads,
+            scale,
+            causal,
+            integers,
+        } => package::Op::Attention(package::Attention {
             q_rows: u(first_rows),
             kv_rows: u(rows(shape_of("k")).0),
             heads: u(*heads),
@@ -92,11 +127,17 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
             v_stride: u(columns("v")),
             scale: *scale,
             causal: *causal,
+            integers: *integers,
         }),
-        Op::Unary { activation } => package::Op::Unary(package::Unary { len: u(len), activation: *activation }),
-        Op::Affine { scale, offset } => {
-            package::Op::Affine(package::Affine { len: u(len), scale: *scale, offset: *offset })
-        }
+        Op::Unary { activation } => package::Op::Unary(package::Unary {
+            len: u(len),
+            activation: *activation,
+        }),
+        Op::Affine { scale, offset } => package::Op::Affine(package::Affine {
+            len: u(len),
+            scale: *scale,
+            offset: *offset,
+        }),
         Op::Binary { kind } => {
             let b: usize = shape_of("b").iter().product();
             let broadcast = match b {
@@ -104,9 +145,18 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
                 1 => Broadcast::Scalar,
                 _ => Broadcast::Row,
             };
-            package::Op::Binary(package::Binary { rows: u(first_rows), cols: u(c), kind: *kind, broadcast })
+            package::Op::Binary(package::Binary {
+                rows: u(first_rows),
+                cols: u(c),
+                kind: *kind,
+                broadcast,
+            })
         }
-        Op::Concat => package::Op::Concat(package::Concat { rows: u(first_rows), c: u(c), c2: u(columns("x2")) }),
+        Op::Concat => package::Op::Concat(package::Concat {
+            rows: u(first_rows),
+            c: u(c),
+            c2: u(columns("x2")),
+        }),
         Op::Upsample { size } => {
             let [in_h, in_w, c] = picture(first)?;
             package::Op::Upsample(package::Upsample {
@@ -119,24 +169,50 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
         }
         Op::Embed => {
             let (vocab, dim) = rows(shape_of("table"));
-            package::Op::Embed(package::Embed { rows: u(len), dim: u(dim), vocab: u(vocab) })
+            package::Op::Embed(package::Embed {
+                rows: u(len),
+                dim: u(dim),
+                vocab: u(vocab),
+            })
         }
         Op::TimestepEmbedding { cos_first } => {
             let half = shape_of("frequencies").iter().product();
-            package::Op::TimestepEmbedding(package::TimestepEmbedding { half: u(half), cos_first: *cos_first })
+            package::Op::TimestepEmbedding(package::TimestepEmbedding {
+                half: u(half),
+                cos_first: *cos_first,
+            })
         }
-        Op::Softmax => package::Op::Softmax(package::Softmax { rows: u(first_rows), cols: u(c) }),
-        Op::Copy { shape, strides, offset } => {
+        Op::Softmax => package::Op::Softmax(package::Softmax {
+            rows: u(first_rows),
+            cols: u(c),
+        }),
+        Op::Copy {
+            shape,
+            strides,
+            offset,
+        } => {
             let axes = shape.len();
             if axes > 4 || strides.len() != axes {
-                return Err(format!("copies {shape:?} by strides {strides:?}; a program's copy has four axes"));
+                return Err(format!(
+                    "copies {shape:?} by strides {strides:?}; a program's copy has four axes"
+                ));
             }
             let mut axis = |i: usize| match (i + axes).checked_sub(4) {
                 Some(i) => (u(shape[i]), u(strides[i])),
                 None => (1, 0),
             };
             let [(d0, s0), (d1, s1), (d2, s2), (d3, s3)] = std::array::from_fn(&mut axis);
-            package::Op::Copy(package::Copy { d0, d1, d2, d3, s0, s1, s2, s3, offset: u(*offset) })
+            package::Op::Copy(package::Copy {
+                d0,
+                d1,
+                d2,
+                d3,
+                s0,
+                s1,
+                s2,
+                s3,
+                offset: u(*offset),
+            })
         }
         _ => return Err("no program has such an operator".to_owned()),
     };
@@ -147,7 +223,9 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
 }
 
 fn matrix<const N: usize>(shape: &[usize]) -> Result<[usize; N], String> {
-    shape.try_into().map_err(|_| format!("weight is {shape:?}, should have {N} axes"))
+    shape
+        .try_into()
+        .map_err(|_| format!("weight is {shape:?}, should have {N} axes"))
 }
 
 /// How the weight in a slot of the operator is arranged.
@@ -155,7 +233,11 @@ pub fn form(op: &package::Op, slot: &str, shape: &[usize]) -> Result<Form, Strin
     match op {
         package::Op::Conv2d(_) if slot == "weight" => {
             let [out_c, in_c, kernel_h, kernel_w] = matrix(shape)?;
-            Ok(Form::ConvPanels { out_c, in_c, kernel: (kernel_h, kernel_w) })
+            Ok(Form::ConvPanels {
+                out_c,
+                in_c,
+                kernel: (kernel_h, kernel_w),
+            })
         }
         package::Op::Linear(op) if slot == "weight" => {
             let [n, k] = matrix(shape)?;
@@ -164,36 +246,60 @@ pub fn form(op: &package::Op, slot: &str, shape: &[usize]) -> Result<Form, Strin
                 _ => Ok(Form::Panels { n, k }),
             }
         }
+        package::Op::Conv2d(_) | package::Op::Linear(_) if matches!(slot, "scale" | "sums") => {
+            let (n, k) = match shape {
+                [n, rest @ ..] => (*n, rest.iter().product()),
+                [] => return Err("weight has no axis".to_owned()),
+            };
+            Ok(if slot == "scale" {
+                Form::Scales { n, k }
+            } else {
+                Form::Sums { n, k }
+            })
+        }
         _ => Ok(Form::Plain),
     }
 }
 
-/// Memory that a thread needs for the operator, besides the arena.
-pub fn scratch_bytes(op: &package::Op) -> usize {
+/// Memory that a thread needs for the operator, besides the arena; `codes` says that it is a GEMM of codes.
+pub fn scratch_bytes(op: &package::Op, codes: bool) -> usize {
     let size = |n: u32| n as usize;
+    let gemm = if codes {
+        gemm_int8_scratch_bytes
+    } else {
+        gemm_scratch_bytes
+    };
     match op {
         package::Op::Conv2d(op) => {
             let k = size(op.kernel_h) * size(op.kernel_w) * size(op.in_c);
-            gemm_scratch_bytes(size(op.out_h) * size(op.out_w), k, size(op.out_c))
+            gemm(size(op.out_h) * size(op.out_w), k, size(op.out_c))
         }
         package::Op::Linear(op) => {
             let columns = match op.activation {
                 Activation::Geglu => 2 * size(op.n).next_multiple_of(package::PANEL),
                 _ => size(op.n),
             };
-            gemm_scratch_bytes(size(op.rows), size(op.k) + size(op.k2), columns)
+            gemm(size(op.rows), size(op.k) + size(op.k2), columns)
         }
-        package::Op::Attention(op) => attention_scratch_bytes(&AttentionParams {
-            q_rows: size(op.q_rows),
-            kv_rows: size(op.kv_rows),
-            heads: size(op.heads),
-            head_dim: size(op.head_dim),
-            q_stride: size(op.q_stride),
-            k_stride: size(op.k_stride),
-            v_stride: size(op.v_stride),
-            scale: op.scale,
-            causal: op.causal,
-        }),
+        package::Op::Attention(op) => {
+            let params = AttentionParams {
+                q_rows: size(op.q_rows),
+                kv_rows: size(op.kv_rows),
+                heads: size(op.heads),
+                head_dim: size(op.head_dim),
+                q_stride: size(op.q_stride),
+                k_stride: size(op.k_stride),
+                v_stride: size(op.v_stride),
+                scale: op.scale,
+                causal: op.causal,
+            };
+            if op.integers {
+                attention_int8_scratch_bytes(&params)
+            } else {
+                attention_scratch_bytes(&params)
+            }
+        }
+        package::Op::LayerNorm(op) if op.quantized => layer_norm_codes_scratch_bytes(size(op.c)),
         _ => 0,
     }
 }

@@ -1,9 +1,13 @@
+mod codes;
+mod stages;
 mod unet;
 
 use std::io::Cursor;
 
 use kiln_kernels::{Element, F16, pack};
-use kiln_package::{self as package, DType, GraphKind, Layout, Operand, Package, Role, Space};
+use kiln_package::{
+    self as package, DType, GraphKind, Layout, Operand, Package, Role, Space, Stage,
+};
 use proptest::prelude::*;
 
 use super::memory::{self, Lifetime};
@@ -34,7 +38,14 @@ fn offsets_are_aligned() {
 fn conflicts_are_seen() {
     let buffers = [lifetime(64, 0, 1), lifetime(64, 1, 2), lifetime(64, 2, 3)];
     let at = |offsets: [u64; 3]| {
-        memory::conflict(&buffers, &memory::Arena { offsets: offsets.to_vec(), bytes: 128, bound: 128 })
+        memory::conflict(
+            &buffers,
+            &memory::Arena {
+                offsets: offsets.to_vec(),
+                bytes: 128,
+                bound: 128,
+            },
+        )
     };
     assert_eq!(at([0, 64, 0]), None);
     assert_eq!(at([0, 0, 64]), Some((0, 1)));
@@ -44,7 +55,14 @@ fn conflicts_are_seen() {
 /// Placed by size alone, these take 9 units.
 #[test]
 fn the_order_that_fits_is_found() {
-    let units = [(3, 1, 2), (3, 0, 0), (2, 3, 5), (2, 4, 5), (5, 2, 3), (4, 4, 4)];
+    let units = [
+        (3, 1, 2),
+        (3, 0, 0),
+        (2, 3, 5),
+        (2, 4, 5),
+        (5, 2, 3),
+        (4, 4, 4),
+    ];
     let buffers = units.map(|(bytes, first, last)| lifetime(64 * bytes, first, last));
     let arena = memory::assign(&buffers);
     assert_eq!((arena.bytes, arena.bound), (8 * 64, 8 * 64));
@@ -71,45 +89,119 @@ proptest! {
 fn part(text: &str) -> Part {
     let graph = Graph::parse(text).unwrap();
     graph.verify().unwrap();
-    Part { kind: GraphKind::Unet, height: 32, width: 48, graph }
+    Part {
+        kind: GraphKind::Unet,
+        stage: Stage::Whole,
+        max_chunks: 1,
+        height: 32,
+        width: 48,
+        graph,
+    }
 }
 
 fn parts(graphs: Vec<Part>) -> PackageParts {
-    PackageParts { card: "{}".into(), tokenizer: b"{}".to_vec(), scheduler: "{}".into(), graphs }
+    PackageParts {
+        card: "{}".into(),
+        tokenizer: b"{}".to_vec(),
+        scheduler: "{}".into(),
+        graphs,
+    }
 }
 
 fn plan(text: &str, precision: Precision) -> Result<Plan, PlanError> {
     Plan::new(parts(vec![part(text)]), precision, &mut |_| ())
 }
 
+/// What each 64 bytes of an arena hold: a value, by its name if it crosses stages, else by stage and number.
+type Held = Vec<Option<(String, usize)>>;
+
 /// Walks through the program of a graph and checks that each step finds in the arena what the graph says it reads.
 fn check_dataflow(graph: &Graph, program: &package::ProgramRecord) {
-    let mut arena: Vec<Option<usize>> = vec![None; (program.arena_bytes / 64) as usize];
-    let blocks =
-        |operand: &Operand| (operand.offset / 64) as usize..(operand.offset + operand.bytes).div_ceil(64) as usize;
+    run(&mut Held::new(), graph, program);
+}
+
+/// As [`check_dataflow`], in an arena that other stages have left.
+fn run(arena: &mut Held, graph: &Graph, program: &package::ProgramRecord) {
+    let blocks = arena.len().max((program.arena_bytes / 64) as usize);
+    arena.resize(blocks, None);
+    let blocks = |operand: &Operand| {
+        (operand.offset / 64) as usize..(operand.offset + operand.bytes).div_ceil(64) as usize
+    };
     let at = |port: &package::PortRecord| Operand::arena(port.dtype, port.offset, port.bytes);
+    let pinned =
+        |operand: &Operand| operand.space == Space::Arena && operand.offset < program.pinned_bytes;
+    let tag = |value: crate::graph::ValueId, operand: &Operand| match pinned(operand) {
+        true => Some((graph.value(value).name.clone(), 0)),
+        false => Some((program.stage.to_string(), value.index())),
+    };
     for (value, port) in graph.inputs.iter().zip(&program.inputs) {
-        arena[blocks(&at(port))].fill(Some(value.index()));
+        let operand = at(port);
+        match pinned(&operand) {
+            true => assert!(
+                arena[blocks(&operand)]
+                    .iter()
+                    .all(|held| *held == tag(*value, &operand)),
+                "{}",
+                port.name
+            ),
+            false => arena[blocks(&operand)].fill(tag(*value, &operand)),
+        }
     }
     for ((_, node), step) in graph.iter_nodes().zip(&program.steps) {
         let filled = || step.op.slots().iter().zip(&step.operands);
-        for (slot, operand) in filled().filter(|(slot, _)| matches!(slot.role, Role::Input | Role::Optional)) {
-            let value = node.input(slot.name);
-            assert_eq!(value.is_some(), !operand.is_empty(), "{} {}", step.name, slot.name);
+        for (slot, operand) in
+            filled().filter(|(slot, _)| matches!(slot.role, Role::Input | Role::Optional))
+        {
+            let codes = node.input("x").is_some_and(|x| graph.codes(x).is_some());
+            let source = if codes && matches!(slot.name, "scale" | "sums") {
+                "weight"
+            } else {
+                slot.name
+            };
+            let value = node.input(source);
+            assert_eq!(
+                value.is_some(),
+                !operand.is_empty(),
+                "{} {}",
+                step.name,
+                slot.name
+            );
             let Some(value) = value else { continue };
             let constant = matches!(graph.value(value).kind, ValueKind::Weight(_));
-            assert_eq!(constant, operand.space == Space::Weights, "{} {}", step.name, slot.name);
-            let wrong = || arena[blocks(operand)].iter().any(|block| *block != Some(value.index()));
+            assert_eq!(
+                constant,
+                operand.space == Space::Weights,
+                "{} {}",
+                step.name,
+                slot.name
+            );
+            let wrong = || {
+                arena[blocks(operand)]
+                    .iter()
+                    .any(|held| *held != tag(value, operand))
+            };
             assert!(constant || !wrong(), "{} {}", step.name, slot.name);
         }
         for (slot, operand) in filled().filter(|(slot, _)| slot.role == Role::Scratch) {
-            assert!(!operand.is_empty(), "{} {}", step.name, slot.name);
-            arena[blocks(operand)].fill(None);
+            let needed = step.op.requirement(slot.name).unwrap().is_some();
+            assert_eq!(operand.is_empty(), !needed, "{} {}", step.name, slot.name);
+            if needed {
+                assert!(!pinned(operand), "{} {}", step.name, slot.name);
+                arena[blocks(operand)].fill(None);
+            }
         }
-        arena[blocks(step.operands.last().unwrap())].fill(Some(node.output.index()));
+        let out = step.operands.last().unwrap();
+        arena[blocks(out)].fill(tag(node.output, out));
     }
     for (value, port) in graph.outputs.iter().zip(&program.outputs) {
-        assert!(arena[blocks(&at(port))].iter().all(|block| *block == Some(value.index())), "{}", port.name);
+        let operand = at(port);
+        assert!(
+            arena[blocks(&operand)]
+                .iter()
+                .all(|held| *held == tag(*value, &operand)),
+            "{}",
+            port.name
+        );
     }
 }
 
@@ -161,6 +253,7 @@ const EVERY_OP: &str = r#"graph "unet" {
   %43 = weight "conv_out.weight" [4, 80, 3, 3]
   %44 = conv2d "conv_out" (x: %42, weight: %43) {stride: 1, pad: [1, 1, 1, 1], up: [5, 9], activation: none}
   %45 = binary "scaled_by" (a: %38, b: 3.0) {kind: div}
+  %46 = quantize "codes" (x: %42) {per_row: true}
   output %44
   output %41
   output %45
@@ -173,7 +266,8 @@ fn every_operator_becomes_a_step() {
         let plan = plan(EVERY_OP, precision).unwrap();
         let program = &plan.programs[0];
         check_dataflow(&part.graph, program);
-        let codes: std::collections::BTreeSet<u16> = program.steps.iter().map(|step| step.op.code()).collect();
+        let codes: std::collections::BTreeSet<u16> =
+            program.steps.iter().map(|step| step.op.code()).collect();
         assert_eq!(codes.len(), package::Op::ALL.len());
         let wide = |op: &package::Op| matches!(op, package::Op::Conv2d(conv) if (conv.up_h, conv.up_w) == (5, 9));
         assert!(program.steps.iter().any(|step| wide(&step.op)));
@@ -191,7 +285,12 @@ fn every_operator_becomes_a_step() {
             [
                 ("sample", float, Layout::ChannelsLast, vec![1, 4, 4, 6]),
                 ("timestep", DType::F32, Layout::RowMajor, vec![1]),
-                ("encoder_hidden_states", float, Layout::RowMajor, vec![1, 7, 12]),
+                (
+                    "encoder_hidden_states",
+                    float,
+                    Layout::RowMajor,
+                    vec![1, 7, 12]
+                ),
                 ("input_ids", DType::I32, Layout::RowMajor, vec![1, 7]),
                 ("conv_out", float, Layout::ChannelsLast, vec![1, 4, 5, 9]),
                 ("embed", float, Layout::RowMajor, vec![1, 7, 24]),
@@ -213,8 +312,18 @@ fn check_weights(graph: &Graph, package: &Package, precision: Precision) {
     let elements = |operand: Operand| -> Vec<f32> {
         let bytes = &package.weights()[operand.offset as usize..][..operand.bytes as usize];
         match operand.dtype {
-            DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            DType::F32 => bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            DType::F16 => bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| half::f16::from_le_bytes(*b).to_f32())
+                .collect(),
             other => panic!("{other}"),
         }
     };
@@ -222,11 +331,21 @@ fn check_weights(graph: &Graph, package: &Package, precision: Precision) {
     for ((_, node), step) in graph.iter_nodes().zip(program.steps()) {
         let op = step.op();
         for (slot, operand) in op.slots().iter().zip(step.operands()) {
-            let Some(ValueKind::Weight(weight)) = node.input(slot.name).map(|value| &graph.value(value).kind) else {
+            let Some(ValueKind::Weight(weight)) =
+                node.input(slot.name).map(|value| &graph.value(value).kind)
+            else {
                 continue;
             };
-            let exact = matches!(slot.name, "bias" | "gamma" | "beta" | "frequencies" | "mask");
-            assert_eq!(operand.dtype, if exact { DType::F32 } else { precision.dtype() }, "{}", slot.name);
+            let exact = matches!(
+                slot.name,
+                "bias" | "gamma" | "beta" | "frequencies" | "mask"
+            );
+            assert_eq!(
+                operand.dtype,
+                if exact { DType::F32 } else { precision.dtype() },
+                "{}",
+                slot.name
+            );
             let expected: Vec<f32> = weight
                 .read()
                 .iter()
@@ -237,10 +356,13 @@ fn check_weights(graph: &Graph, package: &Package, precision: Precision) {
                 .collect();
             let stored = elements(operand);
             // What the format says of panels, spelled out.
-            let panel = |column: usize, k: usize, depth: usize| stored[(column / 16 * depth + k) * 16 + column % 16];
+            let panel = |column: usize, k: usize, depth: usize| {
+                stored[(column / 16 * depth + k) * 16 + column % 16]
+            };
             let found: Vec<f32> = match (op, slot.name) {
                 (package::Op::Conv2d(op), "weight") => {
-                    let [o, i, h, w] = [op.out_c, op.in_c, op.kernel_h, op.kernel_w].map(|n| n as usize);
+                    let [o, i, h, w] =
+                        [op.out_c, op.in_c, op.kernel_h, op.kernel_w].map(|n| n as usize);
                     let index = |n: usize| (n / (i * h * w), n / (h * w) % i, n / w % h, n % w);
                     let element = |(o, c, y, x)| panel(o, (y * w + x) * i + c, h * w * i);
                     (0..o * i * h * w).map(|n| element(index(n))).collect()
@@ -252,7 +374,9 @@ fn check_weights(graph: &Graph, package: &Package, precision: Precision) {
                         true => (row % n) / 16 * 32 + row / n * 16 + row % n % 16,
                         false => row,
                     };
-                    (0..weight.len()).map(|i| panel(column(i / k), i % k, k)).collect()
+                    (0..weight.len())
+                        .map(|i| panel(column(i / k), i % k, k))
+                        .collect()
                 }
                 _ => stored,
             };
@@ -269,27 +393,134 @@ fn halves_are_rounded_to_nearest_even() {
     for bits in (0..u32::MAX).step_by(65_521) {
         let value = f32::from_bits(bits);
         if !value.is_nan() {
-            assert_eq!(F16::store(value).to_bits(), half::f16::from_f32(value).to_bits(), "{value}");
+            assert_eq!(
+                F16::store(value).to_bits(),
+                half::f16::from_f32(value).to_bits(),
+                "{value}"
+            );
         }
     }
 }
 
 #[test]
 fn sizes_are_the_kernels() {
-    let norm =
-        package::GroupNorm { rows: 129, c: 5, c2: 3, groups: 2, eps: 0.0, activation: package::Activation::None };
-    let linear = package::Linear { rows: 3, k: 5, k2: 2, n: 17, activation: package::Activation::Geglu };
+    let norm = package::GroupNorm {
+        rows: 129,
+        c: 5,
+        c2: 3,
+        groups: 2,
+        eps: 0.0,
+        activation: package::Activation::None,
+        quantized: false,
+    };
+    let linear = package::Linear {
+        rows: 3,
+        k: 5,
+        k2: 2,
+        n: 17,
+        activation: package::Activation::Geglu,
+    };
     let elements = |op: package::Op, slot| op.requirement(slot).unwrap().unwrap().elements as usize;
-    assert_eq!(elements(package::Op::GroupNorm(norm), "stats"), kiln_kernels::stats_len(129, 8));
-    assert_eq!(elements(package::Op::Linear(linear), "weight"), pack::geglu_panel_len(17, 7));
-    let plain = package::Linear { activation: package::Activation::Silu, ..linear };
-    assert_eq!(elements(package::Op::Linear(plain), "weight"), pack::panel_len(17, 7));
+    assert_eq!(
+        elements(package::Op::GroupNorm(norm), "stats"),
+        kiln_kernels::stats_len(129, 8)
+    );
+    assert_eq!(
+        elements(package::Op::Linear(linear), "weight"),
+        pack::geglu_panel_len(17, 7)
+    );
+    let plain = package::Linear {
+        activation: package::Activation::Silu,
+        ..linear
+    };
+    assert_eq!(
+        elements(package::Op::Linear(plain), "weight"),
+        pack::panel_len(17, 7)
+    );
+    let codes = package::GroupNorm {
+        quantized: true,
+        ..norm
+    };
+    assert_eq!(
+        elements(package::Op::GroupNorm(codes), "stats"),
+        kiln_kernels::codes_stats_len(129, 8)
+    );
+    assert_eq!(
+        elements(package::Op::GroupNorm(codes), "out"),
+        kiln_kernels::codes_bytes(129, 8, false)
+    );
+    let norm = package::LayerNorm {
+        rows: 129,
+        c: 5,
+        eps: 0.0,
+        quantized: true,
+    };
+    assert_eq!(
+        elements(package::Op::LayerNorm(norm), "out"),
+        kiln_kernels::codes_bytes(129, 5, true)
+    );
+    for per_row in [false, true] {
+        let op = package::Op::Quantize(package::Quantize {
+            rows: 129,
+            c: 5,
+            c2: 3,
+            per_row,
+        });
+        assert_eq!(
+            elements(op, "ranges"),
+            kiln_kernels::ranges_len(129, per_row)
+        );
+        assert_eq!(
+            elements(op, "out"),
+            kiln_kernels::codes_bytes(129, 8, per_row)
+        );
+        assert_eq!(
+            package::codes_parameter_bytes(129, per_row),
+            kiln_kernels::codes_start(129, per_row) as u64
+        );
+    }
+    let single = package::Linear { k2: 0, ..linear };
+    let integer = |op: package::Linear, slot| {
+        package::Op::Linear(op)
+            .requirement_with(slot, true)
+            .unwrap()
+            .unwrap()
+            .elements as usize
+    };
+    assert_eq!(integer(single, "weight"), pack::i8_geglu_panel_len(17, 5));
+    let plain = package::Linear {
+        activation: package::Activation::None,
+        ..single
+    };
+    assert_eq!(integer(plain, "weight"), pack::i8_panel_len(17, 5));
+    for (rows, heads, head_dim) in [(1024u32, 3u32, 13u32), (130, 2, 32)] {
+        let params = kiln_kernels::AttentionParams {
+            q_rows: rows as usize,
+            kv_rows: rows as usize,
+            heads: heads as usize,
+            head_dim: head_dim as usize,
+            q_stride: 64,
+            k_stride: 64,
+            v_stride: 64,
+            scale: 1.0,
+            causal: false,
+        };
+        let expected = kiln_kernels::attention_codes_len(&params) as u64;
+        assert_eq!(
+            package::attention_codes_len(rows, heads, head_dim),
+            Some(expected)
+        );
+    }
     assert_eq!(package::PANEL, kiln_kernels::PANEL);
     assert_eq!(package::NORM_BLOCK, kiln_kernels::NORM_BLOCK);
 }
 
 fn step<'a>(plan: &'a Plan, name: &str) -> &'a package::StepRecord {
-    plan.programs[0].steps.iter().find(|step| step.name == name).unwrap()
+    plan.programs[0]
+        .steps
+        .iter()
+        .find(|step| step.name == name)
+        .unwrap()
 }
 
 fn operand(plan: &Plan, name: &str, slot: &str) -> Operand {
@@ -341,17 +572,26 @@ fn equal_weights_are_stored_once() {
         )
     };
     let parts_of = |graphs: &[(u32, &str)]| {
-        let part = |(size, seed): &(u32, &str)| {
-            let Part { kind, graph, .. } = part(&text(*size as usize, seed));
-            Part { kind, height: 8 * size, width: 16, graph }
+        let part = |(size, seed): &(u32, &str)| Part {
+            height: 8 * size,
+            width: 16,
+            ..part(&text(*size as usize, seed))
         };
         parts(graphs.iter().map(part).collect())
     };
     let bytes = |graphs| {
         let plan = Plan::new(parts_of(graphs), Precision::F32, &mut |_| ()).unwrap();
-        let order: Vec<_> = plan.weights.placed().iter().map(|w| (w.name.clone(), w.operand.offset)).collect();
+        let order: Vec<_> = plan
+            .weights
+            .placed()
+            .iter()
+            .map(|w| (w.name.clone(), w.operand.offset))
+            .collect();
         assert!(order.is_sorted_by_key(|(_, offset)| *offset));
-        (plan.weights.bytes(), order.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+        (
+            plan.weights.bytes(),
+            order.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        )
     };
     // Two columns take a whole panel; the bias has 8 bytes and is padded but at the end.
     let (one, order) = bytes(&[(2, "a")]);
@@ -370,9 +610,21 @@ fn equal_parts_give_equal_bytes() {
         let mut file = Cursor::new(Vec::new());
         let mut events = Vec::new();
         let parts = parts(vec![part(EVERY_OP)]);
-        emit(parts, Precision::F16, &mut file, &mut |event| events.push(event)).unwrap();
-        assert_eq!(events[0], Progress::Program { graph: GraphKind::Unet, height: 32, width: 48 });
-        let Some(Progress::Weights { done, total }) = events.last() else { panic!("{events:?}") };
+        emit(parts, Precision::F16, &mut file, &mut |event| {
+            events.push(event)
+        })
+        .unwrap();
+        assert_eq!(
+            events[0],
+            Progress::Program {
+                graph: GraphKind::Unet,
+                height: 32,
+                width: 48
+            }
+        );
+        let Some(Progress::Weights { done, total }) = events.last() else {
+            panic!("{events:?}")
+        };
         assert_eq!(done, total);
         file.into_inner()
     };
@@ -386,7 +638,10 @@ fn what_cannot_be_packaged_is_named() {
         plan(&text, precision).unwrap_err().to_string()
     };
     assert_eq!(
-        error("  %1 = source_unary \"n\" (x: %0) {kind: exp}\n  output %1", Precision::F32),
+        error(
+            "  %1 = source_unary \"n\" (x: %0) {kind: exp}\n  output %1",
+            Precision::F32
+        ),
         "graph \"unet\", node \"n\" (source_unary): no program has such an operator"
     );
     let weight = |value: &str| {
@@ -394,16 +649,35 @@ fn what_cannot_be_packaged_is_named() {
             "  %1 = weight \"w\" [1, 2] = [1.0, {value}]\n  %2 = linear \"n\" (x: %0, weight: %1) {{activation: none}}\n  output %2"
         )
     };
-    assert_eq!(error(&weight("65520.0"), Precision::F16), "weight \"w\": element 1 is 65520, which f16 cannot hold");
-    assert!(
-        plan(&format!("graph \"g\" {{\n  input %0 \"x\" [2, 2]\n{}\n}}", weight("65519.9")), Precision::F16).is_ok()
+    assert_eq!(
+        error(&weight("65520.0"), Precision::F16),
+        "weight \"w\": element 1 is 65520, which f16 cannot hold"
     );
     assert!(
-        plan(&format!("graph \"g\" {{\n  input %0 \"x\" [2, 2]\n{}\n}}", weight("65520.0")), Precision::F32).is_ok()
+        plan(
+            &format!(
+                "graph \"g\" {{\n  input %0 \"x\" [2, 2]\n{}\n}}",
+                weight("65519.9")
+            ),
+            Precision::F16
+        )
+        .is_ok()
     );
-    let constant =
-        "  %1 = weight \"w\" [1] = [1.0]\n  %2 = unary \"n\" (x: %0) {activation: silu}\n  output %2\n  output %1";
-    assert_eq!(error(constant, Precision::F32), "graph \"unet\", port \"w\": is a constant");
+    assert!(
+        plan(
+            &format!(
+                "graph \"g\" {{\n  input %0 \"x\" [2, 2]\n{}\n}}",
+                weight("65520.0")
+            ),
+            Precision::F32
+        )
+        .is_ok()
+    );
+    let constant = "  %1 = weight \"w\" [1] = [1.0]\n  %2 = unary \"n\" (x: %0) {activation: silu}\n  output %2\n  output %1";
+    assert_eq!(
+        error(constant, Precision::F32),
+        "graph \"unet\", port \"w\": is a constant"
+    );
     let shift = "  %1 = weight \"w\" [1, 2] = [1.0, 1.0]\n  %2 = weight \"s\" [1, 1] = [1.0]\n  \
                  %3 = linear \"n\" (x: %0, weight: %1, shift: %2) {activation: none}\n  output %3";
     assert_eq!(
@@ -418,13 +692,28 @@ fn numbers_that_are_none_are_refused() {
         let mut graph = Graph::new("unet");
         let x = graph.add_input("x", &[2, 2]);
         let values = vec![0.5, value];
-        let weight = crate::graph::Weight::new(crate::graph::Literal { shape: vec![1, 2], values });
+        let weight = crate::graph::Weight::new(crate::graph::Literal {
+            shape: vec![1, 2],
+            values,
+        });
         let w = graph.add_weight("w", weight);
-        let op = crate::graph::Op::Linear { activation: package::Activation::None };
+        let op = crate::graph::Op::Linear {
+            activation: package::Activation::None,
+        };
         let y = graph.add(op, &[Some(x), None, Some(w)], "n").unwrap();
         graph.outputs.push(y);
-        let part = Part { kind: GraphKind::Unet, height: 8, width: 8, graph };
+        let part = Part {
+            kind: GraphKind::Unet,
+            stage: Stage::Whole,
+            max_chunks: 1,
+            height: 8,
+            width: 8,
+            graph,
+        };
         let error = Plan::new(parts(vec![part]), Precision::F32, &mut |_| ()).unwrap_err();
-        assert!(matches!(&error, PlanError::Weight { name, .. } if name == "w"), "{error}");
+        assert!(
+            matches!(&error, PlanError::Weight { name, .. } if name == "w"),
+            "{error}"
+        );
     }
 }

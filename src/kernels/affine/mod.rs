@@ -41,7 +41,12 @@ impl<'a, T: Element> Affine<'a, T> {
         let check = Check("Affine");
         check.source("x", &x, params.len)?;
         check.len("out", out.len(), params.len)?;
-        Ok(Self { kernels, params, x, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            out: Output::new(out),
+        })
     }
 }
 

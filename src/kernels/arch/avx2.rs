@@ -19,9 +19,17 @@ pub unsafe fn f16_to_f32(from: &[F16], to: &mut [f32]) {
     let (to_eights, to_rest) = to.as_chunks_mut::<8>();
     for (from, to) in from_eights.iter().zip(to_eights) {
         // SAFETY: both are arrays of eight; neither access asks for alignment, and an `F16` is a `u16`.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) }
+        unsafe {
+            _mm256_storeu_ps(
+                to.as_mut_ptr(),
+                _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())),
+            )
+        }
     }
-    from_rest.iter().zip(to_rest).for_each(|(from, to)| *to = from.to_f32());
+    from_rest
+        .iter()
+        .zip(to_rest)
+        .for_each(|(from, to)| *to = from.to_f32());
 }
 
 /// # Safety
@@ -34,9 +42,13 @@ pub unsafe fn f32_to_f16(from: &[f32], to: &mut [F16]) {
     for (from, to) in from_eights.iter().zip(to_eights) {
         // SAFETY: both are arrays of eight; neither access asks for alignment, and an `F16` is a `u16`.
         unsafe {
-            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
+            let halves =
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
             _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
         }
     }
-    from_rest.iter().zip(to_rest).for_each(|(from, to)| *to = F16::from_f32(*from));
+    from_rest
+        .iter()
+        .zip(to_rest)
+        .for_each(|(from, to)| *to = F16::from_f32(*from));
 }

@@ -38,7 +38,10 @@ pub fn f16_to_f32(kernels: Kernels, from: &[F16], to: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
         Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
-        _ => from.iter().zip(to).for_each(|(from, to)| *to = from.to_f32()),
+        _ => from
+            .iter()
+            .zip(to)
+            .for_each(|(from, to)| *to = from.to_f32()),
     }
 }
 
@@ -50,6 +53,9 @@ pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
         Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
-        _ => from.iter().zip(to).for_each(|(from, to)| *to = F16::from_f32(*from)),
+        _ => from
+            .iter()
+            .zip(to)
+            .for_each(|(from, to)| *to = F16::from_f32(*from)),
     }
 }

@@ -1,13 +1,20 @@
 //! Attention without a matrix of scores.
 
+mod int8;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
+pub use int8::{
+    AttentionInt8, AttentionInt8Operands, codes_len, scratch_bytes as int8_scratch_bytes,
+};
+
 use std::ops::Range;
 
-use crate::{ArgumentError, Element, Kernels, PANEL, error::Check, job::Body, output::Output, scratch};
+use crate::{
+    ArgumentError, Element, Kernels, PANEL, error::Check, job::Body, output::Output, scratch,
+};
 
 /// Query rows of a task, and keys that a running softmax takes in at a time. They are equal, so that a causal row sees
 /// the key tiles up to the one of its own number.
@@ -78,18 +85,31 @@ impl<'a, T: Element> Attention<'a, T> {
         check.that("kv_rows", p.kv_rows > 0)?;
         check.that("heads", p.heads > 0 && p.head_dim > 0)?;
         let width = check.size("heads", &[p.heads, p.head_dim])?;
-        for (name, slice, rows, stride) in
-            [("q", q, p.q_rows, p.q_stride), ("k", k, p.kv_rows, p.k_stride), ("v", v, p.kv_rows, p.v_stride)]
-        {
+        for (name, slice, rows, stride) in [
+            ("q", q, p.q_rows, p.q_stride),
+            ("k", k, p.kv_rows, p.k_stride),
+            ("v", v, p.kv_rows, p.v_stride),
+        ] {
             check.that("stride", stride >= width)?;
-            let (whole, least) = (check.size("stride", &[rows, stride])?, (rows - 1) * stride + width);
+            let (whole, least) = (
+                check.size("stride", &[rows, stride])?,
+                (rows - 1) * stride + width,
+            );
             if slice.len() < least || slice.len() > whole {
                 check.len(name, slice.len(), whole)?;
             }
         }
         check.optional("mask", mask, check.size("kv_rows", &[p.q_rows, p.kv_rows])?)?;
         check.len("out", out.len(), check.size("q_rows", &[p.q_rows, width])?)?;
-        Ok(Self { kernels, params, q, k, v, mask, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            q,
+            k,
+            v,
+            mask,
+            out: Output::new(out),
+        })
     }
 
     /// The head and the query rows of a task.
@@ -104,7 +124,11 @@ impl<'a, T: Element> Attention<'a, T> {
     #[inline(always)]
     fn visible_keys(&self, query: usize) -> usize {
         let keys = self.params.kv_rows;
-        if self.params.causal { keys.min((query / TILE + 1) * TILE) } else { keys }
+        if self.params.causal {
+            keys.min((query / TILE + 1) * TILE)
+        } else {
+            keys
+        }
     }
 }
 
@@ -113,7 +137,18 @@ pub const fn scratch_bytes(params: &AttentionParams) -> usize {
     let dim = params.head_dim;
     let padded = dim.next_multiple_of(PANEL);
     let q = TILE * dim.next_multiple_of(STEPS);
-    scratch::bytes(&[q, TILE * dim, TILE * padded, TILE * TILE, TILE * padded, TILE, TILE, TILE, TILE, padded])
+    scratch::bytes(&[
+        q,
+        TILE * dim,
+        TILE * padded,
+        TILE * TILE,
+        TILE * padded,
+        TILE,
+        TILE,
+        TILE,
+        TILE,
+        padded,
+    ])
 }
 
 impl<T: Element> Body for Attention<'_, T> {

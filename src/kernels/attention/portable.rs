@@ -111,10 +111,18 @@ impl<T: Element> Attention<'_, T> {
     }
 
     #[inline(always)]
-    fn load_queries(&self, kernels: Kernels, head: usize, queries: Range<usize>, rows: usize, to: &mut [[f32; STEPS]]) {
+    fn load_queries(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        rows: usize,
+        to: &mut [[f32; STEPS]],
+    ) {
         to.fill([0.0; STEPS]);
         for (row, query) in queries.enumerate() {
-            let q = &self.q[query * self.params.q_stride + head * self.params.head_dim..][..self.params.head_dim];
+            let q = &self.q[query * self.params.q_stride + head * self.params.head_dim..]
+                [..self.params.head_dim];
             for (block, q) in q.chunks(STEPS).enumerate() {
                 T::load_slice(kernels, q, &mut to[block * rows + row][..q.len()]);
             }
@@ -131,12 +139,23 @@ impl<T: Element> Attention<'_, T> {
         }
         for (j, key) in tile.clone().enumerate() {
             let line = &mut work.line[..dim];
-            T::load_slice(kernels, &self.k[key * p.k_stride + head * dim..][..dim], line);
+            T::load_slice(
+                kernels,
+                &self.k[key * p.k_stride + head * dim..][..dim],
+                line,
+            );
             let panel = &mut work.keys[j / PANEL * dim..][..dim];
-            panel.iter_mut().zip(line).for_each(|(lanes, k)| lanes[j % PANEL] = *k);
+            panel
+                .iter_mut()
+                .zip(line)
+                .for_each(|(lanes, k)| lanes[j % PANEL] = *k);
         }
         for (j, key) in tile.enumerate() {
-            T::load_slice(kernels, &self.v[key * p.v_stride + head * dim..][..dim], &mut work.line[..dim]);
+            T::load_slice(
+                kernels,
+                &self.v[key * p.v_stride + head * dim..][..dim],
+                &mut work.line[..dim],
+            );
             work.line[dim..].fill(0.0);
             for (column, line) in work.line.as_chunks::<PANEL>().0.iter().enumerate() {
                 work.values[column * TILE + j] = *line;
@@ -154,11 +173,18 @@ impl<T: Element> Attention<'_, T> {
                 *score *= p.scale;
             }
             if let Some(mask) = self.mask {
-                for (score, mask) in scores.iter_mut().zip(&mask[query * p.kv_rows..][tile.clone()]) {
+                for (score, mask) in scores
+                    .iter_mut()
+                    .zip(&mask[query * p.kv_rows..][tile.clone()])
+                {
                     *score += mask;
                 }
             }
-            let seen = if p.causal { tile.len().min((query + 1).saturating_sub(tile.start)) } else { tile.len() };
+            let seen = if p.causal {
+                tile.len().min((query + 1).saturating_sub(tile.start))
+            } else {
+                tile.len()
+            };
             scores[seen..].fill(f32::NEG_INFINITY);
             let new = math::max(work.m[row], lanes::max(scores));
             work.shift[row] = if new == f32::NEG_INFINITY { 0.0 } else { new };
@@ -187,13 +213,22 @@ impl<T: Element> Attention<'_, T> {
 impl Work<'_> {
     /// The products of `ROWS` query rows with the tile's keys, into `scores`.
     #[inline(always)]
-    fn score<const ROWS: usize, const PANELS: usize>(&mut self, kernels: Kernels, row: usize, keys: usize, dim: usize) {
+    fn score<const ROWS: usize, const PANELS: usize>(
+        &mut self,
+        kernels: Kernels,
+        row: usize,
+        keys: usize,
+        dim: usize,
+    ) {
         for panel in (0..keys.div_ceil(PANEL)).step_by(PANELS) {
             let mut sums = [[[0.0; PANEL]; ROWS]; PANELS];
             for start in (0..dim).step_by(STEPS) {
                 let steps = start..dim.min(start + STEPS);
-                let q = self.q[start / STEPS * self.rows + row..].first_chunk().expect("rows are padded");
-                let keys: [_; PANELS] = array::from_fn(|p| &self.keys[(panel + p) * dim..][steps.clone()]);
+                let q = self.q[start / STEPS * self.rows + row..]
+                    .first_chunk()
+                    .expect("rows are padded");
+                let keys: [_; PANELS] =
+                    array::from_fn(|p| &self.keys[(panel + p) * dim..][steps.clone()]);
                 tile::multiply::<ROWS, PANELS, _>(kernels, q, keys, sums.each_mut());
             }
             for (p, sums) in sums.iter().enumerate() {

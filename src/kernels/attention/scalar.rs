@@ -26,11 +26,17 @@ impl<T: Element> Attention<'_, T> {
         sums.fill(0.0);
         let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
         let keys = self.visible_keys(query);
-        for tile in (0..keys).step_by(TILE).map(|start| start..keys.min(start + TILE)) {
+        for tile in (0..keys)
+            .step_by(TILE)
+            .map(|start| start..keys.min(start + TILE))
+        {
             let mut scores = [f32::NEG_INFINITY; TILE];
             for (key, score) in tile.clone().zip(&mut scores) {
                 let k = &self.k[key * p.k_stride + head * dim..][..dim];
-                let dot = q.iter().zip(k).fold(0.0f32, |sum, (q, k)| q.load().mul_add(k.load(), sum));
+                let dot = q
+                    .iter()
+                    .zip(k)
+                    .fold(0.0f32, |sum, (q, k)| q.load().mul_add(k.load(), sum));
                 *score = p.scale * dot;
                 if let Some(mask) = self.mask {
                     *score += mask[query * p.kv_rows + key];
@@ -40,7 +46,10 @@ impl<T: Element> Attention<'_, T> {
                 }
             }
             let mut lanes = [f32::NEG_INFINITY; PANEL];
-            scores.iter().enumerate().for_each(|(j, s)| lanes[j % PANEL] = math::max(lanes[j % PANEL], *s));
+            scores
+                .iter()
+                .enumerate()
+                .for_each(|(j, s)| lanes[j % PANEL] = math::max(lanes[j % PANEL], *s));
             let new = math::max(m, lanes::join_max(lanes));
             let shift = if new == f32::NEG_INFINITY { 0.0 } else { new };
             let rescale = math::exp(m - shift);
@@ -53,13 +62,17 @@ impl<T: Element> Attention<'_, T> {
             sums.iter_mut().for_each(|sum| *sum *= rescale);
             for (key, weight) in tile.zip(scores) {
                 let v = &self.v[key * p.v_stride + head * dim..][..dim];
-                sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = weight.mul_add(v.load(), *sum));
+                sums.iter_mut()
+                    .zip(v)
+                    .for_each(|(sum, v)| *sum = weight.mul_add(v.load(), *sum));
             }
             m = new;
         }
         let start = (query * p.heads + head) * dim;
         // SAFETY: this task alone has this row of this head.
         let out = unsafe { self.out.slice_mut(start..start + dim) };
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::store(*sum / l));
+        out.iter_mut()
+            .zip(sums)
+            .for_each(|(out, sum)| *out = T::store(*sum / l));
     }
 }

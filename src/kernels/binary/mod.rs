@@ -75,7 +75,13 @@ impl<'a, T: Element> Binary<'a, T> {
             Broadcast::Scalar => 1,
         };
         check.len("b", b.len(), b_len)?;
-        Ok(Self { kernels, params, a, b, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            a,
+            b,
+            out: Output::new(out),
+        })
     }
 
     fn rows_per_task(&self) -> usize {
@@ -123,14 +129,24 @@ impl<T: Element> Body for Binary<'_, T> {
     #[inline(always)]
     unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, _: &mut [u8]) {
         let cols = self.params.cols;
-        for row in task * self.rows_per_task()..self.params.rows.min((task + 1) * self.rows_per_task()) {
+        for row in
+            task * self.rows_per_task()..self.params.rows.min((task + 1) * self.rows_per_task())
+        {
             let at = row * cols..(row + 1) * cols;
             // SAFETY: this task alone has this row.
             let out = unsafe { self.out.slice_mut(at.clone()) };
             if let Source::Other(a) = self.a {
                 out.copy_from_slice(&a[at.clone()]);
             }
-            self.row(kernels, out, if self.params.broadcast == Broadcast::Same { &self.b[at] } else { self.b });
+            self.row(
+                kernels,
+                out,
+                if self.params.broadcast == Broadcast::Same {
+                    &self.b[at]
+                } else {
+                    self.b
+                },
+            );
         }
     }
 }

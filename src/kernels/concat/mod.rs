@@ -43,7 +43,13 @@ impl<'a, T: Element> Concat<'a, T> {
         check.len("x", x.len(), check.size("c", &[rows, c])?)?;
         check.len("x2", x2.len(), check.size("c2", &[rows, c2])?)?;
         check.len("out", out.len(), check.size("c", &[rows, c + c2])?)?;
-        Ok(Self { kernels, params, x, x2, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            x2,
+            out: Output::new(out),
+        })
     }
 }
 

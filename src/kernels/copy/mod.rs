@@ -29,7 +29,12 @@ pub struct Copy<'a, T> {
 
 impl<'a, T: Element> Copy<'a, T> {
     /// `x` reaches at least as far as the largest index; `out` is `d`.
-    pub fn new(kernels: Kernels, params: CopyParams, x: &'a [T], out: &'a mut [T]) -> Result<Self, ArgumentError> {
+    pub fn new(
+        kernels: Kernels,
+        params: CopyParams,
+        x: &'a [T],
+        out: &'a mut [T],
+    ) -> Result<Self, ArgumentError> {
         let check = Check("Copy");
         let CopyParams { d, s, offset } = params;
         check.that("d0", d.iter().all(|d| *d > 0))?;
@@ -37,13 +42,23 @@ impl<'a, T: Element> Copy<'a, T> {
         let reach = d
             .iter()
             .zip(s)
-            .try_fold(offset, |reach, (d, s)| reach.checked_add((d - 1).checked_mul(s)?))
+            .try_fold(offset, |reach, (d, s)| {
+                reach.checked_add((d - 1).checked_mul(s)?)
+            })
             .and_then(|last| last.checked_add(1))
-            .ok_or(ArgumentError::Attribute { op: "Copy", attribute: "offset" })?;
+            .ok_or(ArgumentError::Attribute {
+                op: "Copy",
+                attribute: "offset",
+            })?;
         if x.len() < reach {
             check.len("x", x.len(), reach)?;
         }
-        Ok(Self { kernels, params, x, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            out: Output::new(out),
+        })
     }
 
     fn lines_per_task(&self) -> usize {
@@ -56,7 +71,10 @@ impl<T: Element> Body for Copy<'_, T> {
         self.kernels
     }
     fn tasks(&self, _: usize) -> usize {
-        self.params.d[..3].iter().product::<usize>().div_ceil(self.lines_per_task())
+        self.params.d[..3]
+            .iter()
+            .product::<usize>()
+            .div_ceil(self.lines_per_task())
     }
     unsafe fn scalar(&self, _: usize, task: usize, _: &mut [u8]) {
         let CopyParams { d, s, offset } = self.params;
@@ -69,7 +87,10 @@ impl<T: Element> Body for Copy<'_, T> {
             match s[3] {
                 1 => out.copy_from_slice(&x[..d[3]]),
                 0 => out.fill(x[0]),
-                step => out.iter_mut().zip(x.iter().step_by(step)).for_each(|(out, x)| *out = *x),
+                step => out
+                    .iter_mut()
+                    .zip(x.iter().step_by(step))
+                    .for_each(|(out, x)| *out = *x),
             }
         }
     }

@@ -46,10 +46,21 @@ impl<'a, T: Element, W: Element> Embed<'a, T, W> {
         check.len("out", out.len(), len)?;
         for (row, id) in ids.iter().enumerate() {
             if usize::try_from(*id).map_or(true, |id| id >= vocab) {
-                return Err(ArgumentError::Id { row, id: *id, vocab });
+                return Err(ArgumentError::Id {
+                    row,
+                    id: *id,
+                    vocab,
+                });
             }
         }
-        Ok(Self { kernels, params, ids, table, positions, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            ids,
+            table,
+            positions,
+            out: Output::new(out),
+        })
     }
 }
 
@@ -66,7 +77,10 @@ impl<T: Element, W: Element> Body for Embed<'_, T, W> {
         let out = unsafe { self.out.slice_mut(row * dim..(row + 1) * dim) };
         let entry = &self.table[self.ids[row] as usize * dim..][..dim];
         match self.positions {
-            None => out.iter_mut().zip(entry).for_each(|(out, x)| *out = T::store(x.load())),
+            None => out
+                .iter_mut()
+                .zip(entry)
+                .for_each(|(out, x)| *out = T::store(x.load())),
             Some(positions) => {
                 for ((out, x), position) in out.iter_mut().zip(entry).zip(&positions[row * dim..]) {
                     *out = T::store(x.load() + position.load());

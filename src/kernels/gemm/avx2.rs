@@ -37,7 +37,8 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
             let x = _mm256_broadcast_ss(unsafe { a[row].get_unchecked(k) });
             for panel in 0..PANELS {
                 for half in 0..2 {
-                    local[row][panel][half] = _mm256_fmadd_ps(x, columns[panel][half], local[row][panel][half]);
+                    local[row][panel][half] =
+                        _mm256_fmadd_ps(x, columns[panel][half], local[row][panel][half]);
                 }
             }
         }

@@ -1,4 +1,4 @@
-use super::{Common, Gemm, Rows};
+use super::{Gemm, Rows, epilogue};
 use crate::{Activation, ArgumentError, Element, Kernels, Residual, error::Check, job::Body};
 
 /// Attributes of [`Conv2d`].
@@ -68,35 +68,74 @@ impl<'a, T: Element, W: Element> Conv2d<'a, T, W> {
         operands: Conv2dOperands<'a, T, W>,
     ) -> Result<Self, ArgumentError> {
         let check = Check("Conv2d");
-        let Conv2dOperands { x, weight, bias, shift, residual, out } = operands;
+        let Conv2dOperands {
+            x,
+            weight,
+            bias,
+            shift,
+            residual,
+            out,
+        } = operands;
         let p = params;
+        let (rows, k) = p.size(&check)?;
+        check.len("x", x.len(), p.in_h * p.in_w * p.in_c)?;
+        let operands = epilogue::Operands {
+            bias,
+            shift,
+            activation: p.activation,
+            residual,
+            out,
+        };
+        Gemm::new(
+            kernels,
+            check,
+            Conv2dRows { x, params },
+            (rows, k, p.out_c),
+            weight,
+            operands,
+        )
+        .map(Self)
+    }
+}
+
+impl Conv2dParams {
+    /// Output pixels and steps of k, once every index that [`Conv2dParams::source`] forms is known to fit.
+    pub(super) fn size(&self, check: &Check) -> Result<(usize, usize), ArgumentError> {
+        let p = self;
         check.that("in_c", p.in_h > 0 && p.in_w > 0 && p.in_c > 0)?;
         check.that("up_h", p.up_h > 0 && p.up_w > 0)?;
         check.that("stride", p.stride > 0)?;
         check.that("activation", p.activation != Activation::Geglu)?;
-        // Every index that `source` forms fits.
-        for (out, kernel, pad, up, source) in
-            [(p.out_h, p.kernel_h, p.pad_top, p.up_h, p.in_h), (p.out_w, p.kernel_w, p.pad_left, p.up_w, p.in_w)]
-        {
+        for (out, kernel, pad, up, source) in [
+            (p.out_h, p.kernel_h, p.pad_top, p.up_h, p.in_h),
+            (p.out_w, p.kernel_w, p.pad_left, p.up_w, p.in_w),
+        ] {
             let reach = check.size("stride", &[out, p.stride])?;
-            check.that("kernel_h", reach.checked_add(kernel).and_then(|r| r.checked_add(pad)).is_some())?;
+            check.that(
+                "kernel_h",
+                reach
+                    .checked_add(kernel)
+                    .and_then(|r| r.checked_add(pad))
+                    .is_some(),
+            )?;
             check.size("up_h", &[up, source])?;
         }
-        check.len("x", x.len(), check.size("in_h", &[p.in_h, p.in_w, p.in_c])?)?;
+        check.size("in_h", &[p.in_h, p.in_w, p.in_c])?;
         let rows = check.size("out_h", &[p.out_h, p.out_w])?;
-        let k = check.size("kernel_h", &[p.kernel_h, p.kernel_w, p.in_c])?;
-        let common = Common { weight, bias, shift, activation: p.activation, residual, out };
-        Gemm::new(kernels, check, Conv2dRows { x, params }, (rows, k, p.out_c), common).map(Self)
+        Ok((
+            rows,
+            check.size("kernel_h", &[p.kernel_h, p.kernel_w, p.in_c])?,
+        ))
     }
-}
 
-impl<T: Element> Conv2dRows<'_, T> {
     /// Where in `x` the pixel's channels start that `tap` of the kernel meets at output pixel `row`; none in padding.
     #[inline(always)]
-    fn source(&self, row: usize, tap: usize) -> Option<usize> {
-        let p = &self.params;
+    pub(super) fn source(&self, row: usize, tap: usize) -> Option<usize> {
+        let p = self;
         let along = |out: usize, tap: usize, pad: usize, up: usize, len: usize| {
-            let at = (out * p.stride + tap).checked_sub(pad).filter(|at| *at < up)?;
+            let at = (out * p.stride + tap)
+                .checked_sub(pad)
+                .filter(|at| *at < up)?;
             Some(if up == len { at } else { at * len / up })
         };
         let y = along(row / p.out_w, tap / p.kernel_w, p.pad_top, p.up_h, p.in_h)?;
@@ -108,7 +147,9 @@ impl<T: Element> Conv2dRows<'_, T> {
 impl<T: Element> Rows for Conv2dRows<'_, T> {
     fn load(&self, row: usize, k: usize) -> f32 {
         let in_c = self.params.in_c;
-        self.source(row, k / in_c).map_or(0.0, |start| self.x[start + k % in_c].load())
+        self.params
+            .source(row, k / in_c)
+            .map_or(0.0, |start| self.x[start + k % in_c].load())
     }
 
     #[inline(always)]
@@ -117,7 +158,7 @@ impl<T: Element> Rows for Conv2dRows<'_, T> {
         let (mut tap, mut channel) = (k / in_c, k % in_c);
         while !to.is_empty() {
             let (run, rest) = to.split_at_mut(to.len().min(in_c - channel));
-            match self.source(row, tap) {
+            match self.params.source(row, tap) {
                 Some(start) => T::load_slice(kernels, &self.x[start + channel..][..run.len()], run),
                 None => run.fill(0.0),
             }

@@ -1,4 +1,4 @@
-use super::{Common, Gemm, Rows};
+use super::{Gemm, Rows, epilogue};
 use crate::{Activation, ArgumentError, Element, Kernels, Residual, error::Check, job::Body};
 
 /// Attributes of [`Linear`].
@@ -53,21 +53,45 @@ impl<'a, T: Element, W: Element> Linear<'a, T, W> {
         operands: LinearOperands<'a, T, W>,
     ) -> Result<Self, ArgumentError> {
         let check = Check("Linear");
-        let LinearParams { rows, k, k2, n, activation } = params;
-        let LinearOperands { x, x2, weight, bias, shift, residual, out } = operands;
+        let LinearParams {
+            rows,
+            k,
+            k2,
+            n,
+            activation,
+        } = params;
+        let LinearOperands {
+            x,
+            x2,
+            weight,
+            bias,
+            shift,
+            residual,
+            out,
+        } = operands;
         check.len("x", x.len(), check.size("k", &[rows, k])?)?;
         let x2 = x2.unwrap_or(&[]);
         check.len("x2", x2.len(), check.size("k2", &[rows, k2])?)?;
         let left = LinearRows { x, x2, k, k2 };
-        let common = Common { weight, bias, shift, activation, residual, out };
+        let operands = epilogue::Operands {
+            bias,
+            shift,
+            activation,
+            residual,
+            out,
+        };
         check.that("k2", k.checked_add(k2).is_some())?;
-        Gemm::new(kernels, check, left, (rows, k + k2, n), common).map(Self)
+        Gemm::new(kernels, check, left, (rows, k + k2, n), weight, operands).map(Self)
     }
 }
 
 impl<T: Element> Rows for LinearRows<'_, T> {
     fn load(&self, row: usize, k: usize) -> f32 {
-        if k < self.k { self.x[row * self.k + k].load() } else { self.x2[row * self.k2 + k - self.k].load() }
+        if k < self.k {
+            self.x[row * self.k + k].load()
+        } else {
+            self.x2[row * self.k2 + k - self.k].load()
+        }
     }
 
     #[inline(always)]

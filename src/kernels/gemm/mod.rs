@@ -5,6 +5,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
 mod conv2d;
+mod epilogue;
+pub(crate) mod int8;
 mod linear;
 mod portable;
 mod scalar;
@@ -13,9 +15,14 @@ mod tests;
 pub(crate) mod tile;
 
 pub use conv2d::{Conv2d, Conv2dOperands, Conv2dParams};
+pub use int8::{
+    Conv2dInt8, Conv2dInt8Operands, LinearInt8, LinearInt8Operands,
+    scratch_bytes as int8_scratch_bytes,
+};
 pub use linear::{Linear, LinearOperands, LinearParams};
 
-use crate::{Activation, ArgumentError, Element, Kernels, PANEL, Residual, error::Check, output::Output, scratch};
+use crate::{ArgumentError, Element, Kernels, PANEL, error::Check, scratch};
+use epilogue::Epilogue;
 
 /// Rows of the left matrix: of the operand itself, or of the picture's unfolding that is never made.
 pub(crate) trait Rows: Sync {
@@ -31,24 +38,9 @@ pub(crate) struct Gemm<'a, T, W, R> {
     left: R,
     rows: usize,
     k: usize,
-    n: usize,
     weight: &'a [W],
-    bias: Option<&'a [f32]>,
-    shift: Option<&'a [T]>,
-    activation: Activation,
-    residual: Residual<'a, T>,
-    out: Output<'a, T>,
+    epilogue: Epilogue<'a, T>,
     split: Split,
-}
-
-/// The operands that the two operators share.
-pub(crate) struct Common<'a, T, W> {
-    pub weight: &'a [W],
-    pub bias: Option<&'a [f32]>,
-    pub shift: Option<&'a [T]>,
-    pub activation: Activation,
-    pub residual: Residual<'a, T>,
-    pub out: &'a mut [T],
 }
 
 impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
@@ -57,35 +49,30 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
         check: Check,
         left: R,
         (rows, k, n): (usize, usize, usize),
-        common: Common<'a, T, W>,
+        weight: &'a [W],
+        operands: epilogue::Operands<'a, T>,
     ) -> Result<Self, ArgumentError> {
-        let Common { weight, bias, shift, activation, residual, out } = common;
-        check.that("rows", rows > 0)?;
         check.that("k", k > 0)?;
-        check.that("n", n > 0 && n <= isize::MAX as usize / 64)?;
-        let halves = if activation == Activation::Geglu { 2 } else { 1 };
-        let panels = halves * n.div_ceil(PANEL);
-        check.len("weight", weight.len(), check.size("n", &[panels, PANEL, k])?)?;
-        check.optional("bias", bias, halves * n)?;
-        check.optional("shift", shift, n)?;
-        check.that("shift", shift.is_none() || halves == 1)?;
-        let len = check.size("rows", &[rows, n])?;
-        check.len("out", out.len(), len)?;
-        if let Residual::Other(residual) = residual {
-            check.len("residual", residual.len(), len)?;
-        }
-        let split = Split::of(rows, panels);
-        let out = Output::new(out);
-        Ok(Self { kernels, left, rows, k, n, weight, bias, shift, activation, residual, out, split })
+        let epilogue = Epilogue::new(&check, rows, n, operands)?;
+        let panels = epilogue.panels();
+        check.len(
+            "weight",
+            weight.len(),
+            check.size("n", &[panels, PANEL, k])?,
+        )?;
+        Ok(Self {
+            kernels,
+            left,
+            rows,
+            k,
+            weight,
+            epilogue,
+            split: Split::of(rows, panels),
+        })
     }
 
     fn tasks(&self) -> usize {
-        self.split.tasks(self.rows, self.panels())
-    }
-
-    /// Weight panels; those of a GEGLU's values and gates alternate.
-    fn panels(&self) -> usize {
-        self.weight.len() / (PANEL * self.k)
+        self.split.tasks(self.rows, self.epilogue.panels())
     }
 
     fn panel(&self, index: usize) -> &'a [W] {
@@ -93,7 +80,7 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        scratch_bytes(self.rows, self.k, self.panels() * PANEL)
+        scratch_bytes(self.rows, self.k, self.epilogue.panels() * PANEL)
     }
 }
 
@@ -117,10 +104,15 @@ struct Split {
 
 impl Split {
     fn of(rows: usize, panels: usize) -> Self {
-        let mut split = Self { rows: BLOCK_ROWS, panels: GROUP_PANELS };
+        // Groups of about one size, and even: a GEGLU's panels stay in pairs.
+        let groups = panels.div_ceil(GROUP_PANELS);
+        let mut split = Self {
+            rows: BLOCK_ROWS,
+            panels: panels.div_ceil(groups).next_multiple_of(2),
+        };
         while split.tasks(rows, panels) < ENOUGH_TASKS {
             if split.panels > 4 {
-                split.panels /= 2;
+                split.panels = (split.panels / 2).next_multiple_of(2);
             } else if split.rows > 24 {
                 split.rows /= 2;
             } else if split.panels > 2 {
@@ -138,19 +130,39 @@ impl Split {
 
     /// The rows and the panels of a task. Neighbouring tasks share panels.
     #[inline(always)]
-    fn task(self, rows: usize, panels: usize, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn task(
+        self,
+        rows: usize,
+        panels: usize,
+        task: usize,
+    ) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let blocks = rows.div_ceil(self.rows);
         let (row, panel) = (task % blocks * self.rows, task / blocks * self.panels);
-        (row..rows.min(row + self.rows), panel..panels.min(panel + self.panels))
+        (
+            row..rows.min(row + self.rows),
+            panel..panels.min(panel + self.panels),
+        )
     }
 }
 
 /// Bytes of scratch that each thread needs for `rows` by `k` by `n` (a GEGLU's `n` counting values and gates), whatever
 /// the instruction set.
 pub const fn scratch_bytes(rows: usize, k: usize, n: usize) -> usize {
-    let rows = if rows < BLOCK_ROWS { rows.next_multiple_of(24) } else { BLOCK_ROWS };
+    let rows = if rows < BLOCK_ROWS {
+        rows.next_multiple_of(24)
+    } else {
+        BLOCK_ROWS
+    };
     let panels = n.div_ceil(PANEL).next_multiple_of(2);
-    let panels = if panels < GROUP_PANELS { panels } else { GROUP_PANELS };
+    let panels = if panels < GROUP_PANELS {
+        panels
+    } else {
+        GROUP_PANELS
+    };
     let k = if k < BLOCK_K { k } else { BLOCK_K };
-    scratch::bytes(&[rows * BLOCK_K, TILE_PANELS * k * PANEL, rows * panels * PANEL])
+    scratch::bytes(&[
+        rows * BLOCK_K,
+        TILE_PANELS * k * PANEL,
+        rows * panels * PANEL,
+    ])
 }

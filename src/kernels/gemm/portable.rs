@@ -1,7 +1,7 @@
 use std::{array, ops::Range};
 
-use super::{BLOCK_K, GROUP_PANELS, Gemm, Rows, TILE_PANELS, tile};
-use crate::{Activation, Element, Isa, Kernels, PANEL, Residual, math, scratch::Scratch};
+use super::{BLOCK_K, Gemm, Rows, TILE_PANELS, tile};
+use crate::{Element, Isa, Kernels, PANEL, scratch::Scratch};
 
 /// One task's work in scratch.
 struct Work<'s> {
@@ -22,7 +22,7 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
     pub(super) unsafe fn portable(&self, kernels: Kernels, task: usize, scratch: &mut [u8]) {
-        let (rows, panels) = self.split.task(self.rows, self.panels(), task);
+        let (rows, panels) = self.split.task(self.rows, self.epilogue.panels(), task);
         // SAFETY: the caller's promise.
         unsafe {
             match kernels.isa() {
@@ -56,7 +56,8 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
         for block in 0..blocks {
             let steps = block * self.k / blocks..(block + 1) * self.k / blocks;
             for (row, left) in work.rows.clone().zip(work.left.iter_mut()) {
-                self.left.gather(kernels, row, steps.start, &mut left[..steps.len()]);
+                self.left
+                    .gather(kernels, row, steps.start, &mut left[..steps.len()]);
             }
             let mut panel = work.panels.start;
             while panel + PANELS <= work.panels.end {
@@ -69,8 +70,12 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
             }
         }
         for row in work.rows.clone() {
+            let sums = &work.sums[row - work.rows.start..];
             // SAFETY: the caller's promise.
-            unsafe { self.finish(kernels, row, &work) }
+            unsafe {
+                self.epilogue
+                    .row(kernels, row, work.panels.clone(), sums, padded)
+            }
         }
     }
 
@@ -91,80 +96,31 @@ impl<T: Element, W: Element, R: Rows> Gemm<'_, T, W, R> {
                 W::load_slice(kernels, &self.panel(panel + p)[elements.clone()], converted);
             }
         }
-        let b: [&[[f32; PANEL]]; PANELS] = array::from_fn(|p| match W::as_f32(self.panel(panel + p)) {
-            Some(weights) => weights[elements.clone()].as_chunks().0,
-            None => &work.weights[p * part..][..steps.len()],
-        });
+        let b: [&[[f32; PANEL]]; PANELS] =
+            array::from_fn(|p| match W::as_f32(self.panel(panel + p)) {
+                Some(weights) => weights[elements.clone()].as_chunks().0,
+                None => &work.weights[p * part..][..steps.len()],
+            });
         let index = panel - work.panels.start;
         let mut row = 0;
         while row + 1 < work.rows.len() {
             let left = work.left[row..].first_chunk().expect("rows are padded");
-            tile::multiply::<ROWS, PANELS, _>(kernels, left, b, tile::sums_of(work.sums, work.padded, row, index));
+            tile::multiply::<ROWS, PANELS, _>(
+                kernels,
+                left,
+                b,
+                tile::sums_of(work.sums, work.padded, row, index),
+            );
             row += ROWS;
         }
         if row < work.rows.len() {
             let left = work.left[row..].first_chunk().expect("inside the rows");
-            tile::multiply::<1, PANELS, _>(kernels, left, b, tile::sums_of(work.sums, work.padded, row, index));
+            tile::multiply::<1, PANELS, _>(
+                kernels,
+                left,
+                b,
+                tile::sums_of(work.sums, work.padded, row, index),
+            );
         }
-    }
-
-    /// What follows the sums of one row.
-    ///
-    /// # Safety
-    /// As [`Job::run`](crate::Job::run).
-    #[inline(always)]
-    unsafe fn finish(&self, kernels: Kernels, row: usize, work: &Work) {
-        let halves = if self.activation == Activation::Geglu { 2 } else { 1 };
-        let columns = work.panels.start / halves * PANEL..self.n.min(work.panels.end / halves * PANEL);
-        // Of every panel, or of every second from `half` on.
-        let sums =
-            |half: usize| work.sums[half * work.padded + row - work.rows.start..].iter().step_by(halves * work.padded);
-        let width = columns.len();
-        let at = row * self.n + columns.start..row * self.n + columns.end;
-        // SAFETY: this task alone has this row and these columns.
-        let out = unsafe { self.out.slice_mut(at.clone()) };
-        let (mut v, mut other) = ([0.0; GROUP_PANELS * PANEL], [0.0; GROUP_PANELS * PANEL]);
-        self.biased(sums(0), columns.start, &mut v[..width]);
-        if let Some(shift) = self.shift {
-            T::load_slice(kernels, &shift[columns.clone()], &mut other[..width]);
-            add(&mut v[..width], &other[..width]);
-        }
-        if self.activation == Activation::Geglu {
-            self.biased(sums(1), self.n + columns.start, &mut other[..width]);
-            math::activate_slice(Activation::Gelu, &mut other[..width]);
-            for (v, gate) in v[..width].iter_mut().zip(&other[..width]) {
-                *v *= gate;
-            }
-        } else {
-            math::activate_slice(self.activation, &mut v[..width]);
-        }
-        let residual = match self.residual {
-            Residual::None => None,
-            Residual::InPlace => Some(&*out),
-            Residual::Other(residual) => Some(&residual[at]),
-        };
-        if let Some(residual) = residual {
-            T::load_slice(kernels, residual, &mut other[..width]);
-            add(&mut v[..width], &other[..width]);
-        }
-        T::store_slice(kernels, &v[..width], out);
-    }
-
-    /// Sums and the bias from `column` of its row on, into `to`.
-    #[inline(always)]
-    fn biased<'s>(&self, sums: impl Iterator<Item = &'s [f32; PANEL]>, column: usize, to: &mut [f32]) {
-        for (to, sums) in to.chunks_mut(PANEL).zip(sums) {
-            to.copy_from_slice(&sums[..to.len()]);
-        }
-        if let Some(bias) = self.bias {
-            add(to, &bias[column..][..to.len()]);
-        }
-    }
-}
-
-#[inline(always)]
-fn add(to: &mut [f32], from: &[f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
     }
 }

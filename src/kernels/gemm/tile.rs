@@ -42,7 +42,9 @@ pub fn sums_of<const ROWS: usize, const PANELS: usize>(
 ) -> [&mut Rows<ROWS>; PANELS] {
     let mut panels = storage[panel * rows..].chunks_exact_mut(rows);
     array::from_fn(|_| {
-        let rows = panels.next().and_then(|panel| panel[row..].first_chunk_mut());
+        let rows = panels
+            .next()
+            .and_then(|panel| panel[row..].first_chunk_mut());
         rows.expect("storage has these panels and rows")
     })
 }

@@ -1,9 +1,12 @@
 //! Group normalization.
 
+mod codes;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub use codes::{GroupNormCodes, GroupNormCodesOperands};
 
 use std::ops::Range;
 
@@ -15,6 +18,15 @@ pub const NORM_BLOCK: usize = 64;
 const CHANNELS: usize = 64;
 /// Elements of a task of the normalization, about.
 const TASK_ELEMENTS: usize = 16 << 10;
+
+/// Kinds of numbers in a record of the statistics: means.
+const MEANS: usize = 0;
+/// Sums of squared deviations; for the whole, factors.
+const FACTORS: usize = 1;
+/// Minima; for the whole, each group's lower bound.
+const MINIMA: usize = 2;
+/// Maxima; for the whole, each group's upper bound.
+const MAXIMA: usize = 3;
 
 /// Attributes of [`GroupNorm`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,8 +67,19 @@ pub fn stats_len(rows: usize, channels: usize) -> usize {
     (rows.div_ceil(NORM_BLOCK) + 1) * channels * 2
 }
 
+/// Elements of [`GroupNormCodes`]'s `stats`: `[ceil(rows / 64) + 1][c + c2][4]`.
+pub fn codes_stats_len(rows: usize, channels: usize) -> usize {
+    2 * stats_len(rows, channels)
+}
+
 /// Normalization of each group of channels over all pixels, then `gamma`, `beta` and an activation.
 pub struct GroupNorm<'a, T> {
+    norm: Norm<'a, T>,
+    out: Output<'a, T>,
+}
+
+/// All but the output.
+struct Norm<'a, T> {
     kernels: Kernels,
     params: GroupNormParams,
     x: &'a [T],
@@ -64,9 +87,11 @@ pub struct GroupNorm<'a, T> {
     gamma: Option<&'a [f32]>,
     beta: Option<&'a [f32]>,
     /// A record per block, then one for the whole: each `channels` means, then as many of something else (a block's
-    /// sums of squared deviations; for the whole, the factors).
+    /// sums of squared deviations; for the whole, the factors). With ranges the record goes on with as many minima and
+    /// maxima; for the whole, each group's ends of its results' range, at the group's number.
     stats: Output<'a, f32>,
-    out: Output<'a, T>,
+    /// Whether records have ranges.
+    ranges: bool,
 }
 
 impl<'a, T: Element> GroupNorm<'a, T> {
@@ -77,21 +102,78 @@ impl<'a, T: Element> GroupNorm<'a, T> {
         operands: GroupNormOperands<'a, T>,
     ) -> Result<Self, ArgumentError> {
         let check = Check("GroupNorm");
-        let GroupNormParams { rows, c, c2, groups, activation, .. } = params;
-        let GroupNormOperands { x, x2, gamma, beta, stats, out } = operands;
+        let GroupNormOperands {
+            x,
+            x2,
+            gamma,
+            beta,
+            stats,
+            out,
+        } = operands;
+        let norm = Norm::new(kernels, &check, params, x, x2, (gamma, beta), stats, false)?;
+        check.len("out", out.len(), x.len() + norm.x2.len())?;
+        Ok(Self {
+            norm,
+            out: Output::new(out),
+        })
+    }
+}
+
+impl<'a, T: Element> Norm<'a, T> {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        kernels: Kernels,
+        check: &Check,
+        params: GroupNormParams,
+        x: &'a [T],
+        x2: Option<&'a [T]>,
+        (gamma, beta): (Option<&'a [f32]>, Option<&'a [f32]>),
+        stats: &'a mut [f32],
+        ranges: bool,
+    ) -> Result<Self, ArgumentError> {
+        let GroupNormParams {
+            rows,
+            c,
+            c2,
+            groups,
+            activation,
+            ..
+        } = params;
         let x2 = x2.unwrap_or(&[]);
         check.that("rows", rows > 0)?;
-        let channels = c.checked_add(c2).ok_or(ArgumentError::Attribute { op: "GroupNorm", attribute: "c2" })?;
-        check.that("groups", groups > 0 && channels > 0 && channels.is_multiple_of(groups))?;
-        check.that("activation", matches!(activation, Activation::None | Activation::Silu))?;
+        let channels = c.checked_add(c2).ok_or(ArgumentError::Attribute {
+            op: check.0,
+            attribute: "c2",
+        })?;
+        check.that(
+            "groups",
+            groups > 0 && channels > 0 && channels.is_multiple_of(groups),
+        )?;
+        check.that(
+            "activation",
+            matches!(activation, Activation::None | Activation::Silu),
+        )?;
         check.len("x", x.len(), check.size("c", &[rows, c])?)?;
         check.len("x2", x2.len(), check.size("c2", &[rows, c2])?)?;
         check.optional("gamma", gamma, channels)?;
         check.optional("beta", beta, channels)?;
-        check.len("out", out.len(), check.size("c", &[rows, channels])?)?;
-        check.len("stats", stats.len(), check.size("c", &[rows.div_ceil(NORM_BLOCK) + 1, channels, 2])?)?;
-        let (stats, out) = (Output::new(stats), Output::new(out));
-        Ok(Self { kernels, params, x, x2, gamma, beta, stats, out })
+        check.size("c", &[rows, channels])?;
+        let numbers = if ranges { 4 } else { 2 };
+        check.len(
+            "stats",
+            stats.len(),
+            check.size("c", &[rows.div_ceil(NORM_BLOCK) + 1, channels, numbers])?,
+        )?;
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            x2,
+            gamma,
+            beta,
+            stats: Output::new(stats),
+            ranges,
+        })
     }
 
     #[inline(always)]
@@ -117,18 +199,19 @@ impl<'a, T: Element> GroupNorm<'a, T> {
         start..self.channels().min(start + CHANNELS)
     }
 
-    /// Where a record's first numbers of the channels stand in `stats`; its second numbers stand `channels` further.
+    /// Where a record's numbers of one kind stand in `stats`.
     #[inline(always)]
-    fn record(&self, record: usize, channels: Range<usize>) -> Range<usize> {
-        let start = record * 2 * self.channels();
+    fn record(&self, record: usize, kind: usize, channels: Range<usize>) -> Range<usize> {
+        let start = (record * if self.ranges { 4 } else { 2 } + kind) * self.channels();
         start + channels.start..start + channels.end
     }
 
-    /// The same record's second numbers.
-    #[inline(always)]
-    fn record2(&self, record: usize, channels: Range<usize>) -> Range<usize> {
-        let c = self.channels();
-        self.record(record, channels.start + c..channels.end + c)
+    fn tasks(&self, phase: usize) -> usize {
+        match phase {
+            0 => self.blocks() * self.channels().div_ceil(CHANNELS),
+            1 => self.params.groups,
+            _ => self.params.rows.div_ceil(self.rows_per_task()),
+        }
     }
 
     fn rows_per_task(&self) -> usize {
@@ -147,6 +230,7 @@ impl<'a, T: Element> GroupNorm<'a, T> {
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
+    #[inline(always)]
     unsafe fn merge(&self, group: usize) {
         let size = self.channels() / self.params.groups;
         let channels = group * size..(group + 1) * size;
@@ -155,7 +239,7 @@ impl<'a, T: Element> GroupNorm<'a, T> {
         let read = |range| unsafe { self.stats.slice(range) };
         for block in 0..self.blocks() {
             let pixels = self.block(block).len() as f64;
-            for mean in read(self.record(block, channels.clone())) {
+            for mean in read(self.record(block, MEANS, channels.clone())) {
                 sum += pixels * f64::from(*mean);
             }
         }
@@ -163,8 +247,12 @@ impl<'a, T: Element> GroupNorm<'a, T> {
         let mean = sum / count;
         for block in 0..self.blocks() {
             let pixels = self.block(block).len() as f64;
-            let means = read(self.record(block, channels.clone()));
-            for (block_mean, block_m2) in means.iter().zip(read(self.record2(block, channels.clone()))) {
+            let means = read(self.record(block, MEANS, channels.clone()));
+            for (block_mean, block_m2) in
+                means
+                    .iter()
+                    .zip(read(self.record(block, FACTORS, channels.clone())))
+            {
                 let d = f64::from(*block_mean) - mean;
                 m2 += f64::from(*block_m2) + pixels * (d * d);
             }
@@ -172,9 +260,16 @@ impl<'a, T: Element> GroupNorm<'a, T> {
         let rstd = (1.0 / (m2 / count + f64::from(self.params.eps)).sqrt()) as f32;
         let whole = self.blocks();
         // SAFETY: this task alone has this group's part of the last record; one slice ends before the next begins.
-        unsafe { self.stats.slice_mut(self.record(whole, channels.clone())) }.fill(mean as f32);
+        unsafe {
+            self.stats
+                .slice_mut(self.record(whole, MEANS, channels.clone()))
+        }
+        .fill(mean as f32);
         // SAFETY: the same.
-        let factors = unsafe { self.stats.slice_mut(self.record2(whole, channels.clone())) };
+        let factors = unsafe {
+            self.stats
+                .slice_mut(self.record(whole, FACTORS, channels.clone()))
+        };
         for (channel, factor) in channels.zip(factors) {
             *factor = self.gamma.map_or(rstd, |gamma| rstd * gamma[channel]);
         }
@@ -183,24 +278,20 @@ impl<'a, T: Element> GroupNorm<'a, T> {
 
 impl<T: Element> Body for GroupNorm<'_, T> {
     fn kernels(&self) -> Kernels {
-        self.kernels
+        self.norm.kernels
     }
     fn phases(&self) -> usize {
         3
     }
     fn tasks(&self, phase: usize) -> usize {
-        match phase {
-            0 => self.blocks() * self.channels().div_ceil(CHANNELS),
-            1 => self.params.groups,
-            _ => self.params.rows.div_ceil(self.rows_per_task()),
-        }
+        self.norm.tasks(phase)
     }
     unsafe fn scalar(&self, phase: usize, task: usize, _: &mut [u8]) {
         // SAFETY: the caller's promise.
         unsafe {
             match phase {
-                0 => self.scalar_statistics(task),
-                1 => self.merge(task),
+                0 => self.norm.scalar_statistics(task),
+                1 => self.norm.merge(task),
                 _ => self.scalar_normalize(task),
             }
         }
@@ -210,8 +301,8 @@ impl<T: Element> Body for GroupNorm<'_, T> {
         // SAFETY: the caller's promise.
         unsafe {
             match phase {
-                0 => self.portable_statistics(kernels, task),
-                1 => self.merge(task),
+                0 => self.norm.portable_statistics::<false>(kernels, task),
+                1 => self.norm.merge(task),
                 _ => self.portable_normalize(kernels, task),
             }
         }

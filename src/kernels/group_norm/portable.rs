@@ -1,26 +1,38 @@
 use std::ops::Range;
 
-use super::{CHANNELS, GroupNorm};
-use crate::{Element, Kernels, math};
+use super::{CHANNELS, FACTORS, GroupNorm, MAXIMA, MEANS, MINIMA, Norm};
+use crate::{Element, Kernels, codes::min, math};
 
 /// One number per channel of a task.
 type Channels = [f32; CHANNELS];
 
-impl<T: Element> GroupNorm<'_, T> {
-    /// [`GroupNorm::scalar_statistics`], many channels at a time.
+impl<T: Element> Norm<'_, T> {
+    /// [`Norm::scalar_statistics`], many channels at a time; `RANGES` is `ranges`.
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
-    pub(super) unsafe fn portable_statistics(&self, kernels: Kernels, task: usize) {
+    pub(super) unsafe fn portable_statistics<const RANGES: bool>(
+        &self,
+        kernels: Kernels,
+        task: usize,
+    ) {
         let block = task % self.blocks();
         let (rows, channels) = (self.block(block), self.chunk(task));
         let pixels = rows.len() as f32;
         let (mut x, mut mean): (Channels, Channels) = ([0.0; CHANNELS], [0.0; CHANNELS]);
+        let (mut minima, mut maxima): (Channels, Channels) =
+            ([f32::INFINITY; CHANNELS], [f32::NEG_INFINITY; CHANNELS]);
         for row in rows.clone() {
             self.load_row(kernels, row, channels.clone(), &mut x[..channels.len()]);
             for i in 0..CHANNELS {
                 mean[i] += x[i];
+            }
+            if RANGES {
+                for i in 0..CHANNELS {
+                    minima[i] = min(x[i], minima[i]);
+                    maxima[i] = math::max(x[i], maxima[i]);
+                }
             }
         }
         for mean in &mut mean {
@@ -40,11 +52,19 @@ impl<T: Element> GroupNorm<'_, T> {
             mean[i] += drift;
             squares[i] = (-drift).mul_add(sum[i], squares[i]);
         }
-        // SAFETY: this task alone has this block's record of these channels.
-        unsafe {
-            let width = channels.len();
-            self.stats.slice_mut(self.record(block, channels.clone())).copy_from_slice(&mean[..width]);
-            self.stats.slice_mut(self.record2(block, channels)).copy_from_slice(&squares[..width]);
+        let write = |kind, numbers: &Channels| {
+            // SAFETY: this task alone has this block's record of these channels.
+            let to = unsafe {
+                self.stats
+                    .slice_mut(self.record(block, kind, channels.clone()))
+            };
+            to.copy_from_slice(&numbers[..to.len()]);
+        };
+        write(MEANS, &mean);
+        write(FACTORS, &squares);
+        if RANGES {
+            write(MINIMA, &minima);
+            write(MAXIMA, &maxima);
         }
     }
 
@@ -62,39 +82,66 @@ impl<T: Element> GroupNorm<'_, T> {
         }
     }
 
+    /// [`Norm::scalar_value`] of some channels of a row; at most `CHANNELS`.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), in the last phase.
+    #[inline(always)]
+    pub(super) unsafe fn values(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        channels: Range<usize>,
+        values: &mut [f32],
+    ) {
+        self.load_row(kernels, row, channels.clone(), values);
+        // SAFETY: the last record was written in the phase before.
+        let (means, factors) = unsafe {
+            let whole = self.blocks();
+            let means = self
+                .stats
+                .slice(self.record(whole, MEANS, channels.clone()));
+            (
+                means,
+                self.stats
+                    .slice(self.record(whole, FACTORS, channels.clone())),
+            )
+        };
+        if let Some(beta) = self.beta {
+            let beta = &beta[channels];
+            for (((x, mean), factor), beta) in values.iter_mut().zip(means).zip(factors).zip(beta) {
+                *x = (*x - mean).mul_add(*factor, *beta);
+            }
+        } else {
+            for ((x, mean), factor) in values.iter_mut().zip(means).zip(factors) {
+                *x = (*x - mean) * factor;
+            }
+        }
+        math::activate_slice(self.params.activation, values);
+    }
+}
+
+impl<T: Element> GroupNorm<'_, T> {
     /// [`GroupNorm::scalar_normalize`], many channels at a time.
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
     pub(super) unsafe fn portable_normalize(&self, kernels: Kernels, task: usize) {
-        let all = self.channels();
+        let all = self.norm.channels();
         let mut values: Channels = [0.0; CHANNELS];
-        for row in self.task_rows(task) {
+        for row in self.norm.task_rows(task) {
             for start in (0..all).step_by(CHANNELS) {
                 let channels = start..all.min(start + CHANNELS);
                 let values = &mut values[..channels.len()];
-                self.load_row(kernels, row, channels.clone(), values);
-                // SAFETY: the last record was written in the phase before.
-                let (means, factors) = unsafe {
-                    let whole = self.blocks();
-                    let means = self.stats.slice(self.record(whole, channels.clone()));
-                    (means, self.stats.slice(self.record2(whole, channels.clone())))
-                };
-                if let Some(beta) = self.beta {
-                    let beta = &beta[channels.clone()];
-                    for (((x, mean), factor), beta) in values.iter_mut().zip(means).zip(factors).zip(beta) {
-                        *x = (*x - mean).mul_add(*factor, *beta);
-                    }
-                } else {
-                    for ((x, mean), factor) in values.iter_mut().zip(means).zip(factors) {
-                        *x = (*x - mean) * factor;
-                    }
+                // SAFETY: the caller's promise; this task alone has this row.
+                unsafe {
+                    self.norm.values(kernels, row, channels.clone(), values);
+                    let out = self
+                        .out
+                        .slice_mut(row * all + channels.start..row * all + channels.end);
+                    T::store_slice(kernels, values, out);
                 }
-                math::activate_slice(self.params.activation, values);
-                // SAFETY: this task alone has this row.
-                let out = unsafe { self.out.slice_mut(row * all + channels.start..row * all + channels.end) };
-                T::store_slice(kernels, values, out);
             }
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{registry::Random, run_alone};
+use crate::{codes_bytes, dequantize, registry::Random, run_alone};
 
 /// Against `f64`, with means from none to a hundred deviations.
 #[test]
@@ -8,14 +8,26 @@ fn normalization_is_accurate_also_far_from_zero() {
     let channels = c + c2;
     for offset in [0.0f32, 3.0, -100.0] {
         let mut r = Random::new(1);
-        let mut values = |len, offset: f32| (0..len).map(|_| r.plain() + offset).collect::<Vec<f32>>();
+        let mut values =
+            |len, offset: f32| (0..len).map(|_| r.plain() + offset).collect::<Vec<f32>>();
         let (x, x2) = (values(rows * c, offset), values(rows * c2, offset));
         let (gamma, beta) = (values(channels, 1.0), values(channels, 0.0));
         let at = |row: usize, channel: usize| {
-            f64::from(if channel < c { x[row * c + channel] } else { x2[row * c2 + channel - c] })
+            f64::from(if channel < c {
+                x[row * c + channel]
+            } else {
+                x2[row * c2 + channel - c]
+            })
         };
         for activation in [Activation::None, Activation::Silu] {
-            let params = GroupNormParams { rows, c, c2, groups, eps: 1e-5, activation };
+            let params = GroupNormParams {
+                rows,
+                c,
+                c2,
+                groups,
+                eps: 1e-5,
+                activation,
+            };
             for kernels in Kernels::all() {
                 let mut out = vec![0.0f32; rows * channels];
                 let operands = GroupNormOperands {
@@ -26,19 +38,38 @@ fn normalization_is_accurate_also_far_from_zero() {
                     stats: &mut vec![f32::NAN; stats_len(rows, channels)],
                     out: &mut out,
                 };
-                run_alone(&mut GroupNorm::new(kernels, params, operands).unwrap(), &mut []);
+                run_alone(
+                    &mut GroupNorm::new(kernels, params, operands).unwrap(),
+                    &mut [],
+                );
                 let size = channels / groups;
                 for group in 0..groups {
-                    let members = || (0..rows).flat_map(|row| (0..size).map(move |i| (row, group * size + i)));
+                    let members = || {
+                        (0..rows).flat_map(|row| (0..size).map(move |i| (row, group * size + i)))
+                    };
                     let count = (rows * size) as f64;
-                    let mean = members().map(|(row, channel)| at(row, channel)).sum::<f64>() / count;
-                    let var = members().map(|(row, channel)| (at(row, channel) - mean).powi(2)).sum::<f64>() / count;
+                    let mean = members()
+                        .map(|(row, channel)| at(row, channel))
+                        .sum::<f64>()
+                        / count;
+                    let var = members()
+                        .map(|(row, channel)| (at(row, channel) - mean).powi(2))
+                        .sum::<f64>()
+                        / count;
                     for (row, channel) in members() {
-                        let y = (at(row, channel) - mean) / (var + 1e-5).sqrt() * f64::from(gamma[channel])
+                        let y = (at(row, channel) - mean) / (var + 1e-5).sqrt()
+                            * f64::from(gamma[channel])
                             + f64::from(beta[channel]);
-                        let y = if activation == Activation::Silu { y / (1.0 + libm::exp(-y)) } else { y };
+                        let y = if activation == Activation::Silu {
+                            y / (1.0 + libm::exp(-y))
+                        } else {
+                            y
+                        };
                         let error = (f64::from(out[row * channels + channel]) - y).abs();
-                        assert!(error < 1e-5 * y.abs().max(1.0), "{kernels:?} offset {offset}: {error:e}");
+                        assert!(
+                            error < 1e-5 * y.abs().max(1.0),
+                            "{kernels:?} offset {offset}: {error:e}"
+                        );
                     }
                 }
             }
@@ -49,17 +80,40 @@ fn normalization_is_accurate_also_far_from_zero() {
 #[test]
 fn a_constant_picture_becomes_beta() {
     let (x, beta) = ([7.25f32; 130 * 2], [0.5, -1.0]);
-    let params = GroupNormParams { rows: 130, c: 2, c2: 0, groups: 1, eps: 1e-6, activation: Activation::None };
+    let params = GroupNormParams {
+        rows: 130,
+        c: 2,
+        c2: 0,
+        groups: 1,
+        eps: 1e-6,
+        activation: Activation::None,
+    };
     let (mut out, mut stats) = ([0.0; 260], vec![0.0; stats_len(130, 2)]);
-    let operands =
-        GroupNormOperands { x: &x, x2: None, gamma: None, beta: Some(&beta), stats: &mut stats, out: &mut out };
-    run_alone(&mut GroupNorm::new(Kernels::detect(), params, operands).unwrap(), &mut []);
+    let operands = GroupNormOperands {
+        x: &x,
+        x2: None,
+        gamma: None,
+        beta: Some(&beta),
+        stats: &mut stats,
+        out: &mut out,
+    };
+    run_alone(
+        &mut GroupNorm::new(Kernels::detect(), params, operands).unwrap(),
+        &mut [],
+    );
     assert!(out.as_chunks::<2>().0.iter().all(|pixel| *pixel == beta));
 }
 
 #[test]
 fn groups_must_divide_channels() {
-    let params = GroupNormParams { rows: 1, c: 3, c2: 0, groups: 2, eps: 0.0, activation: Activation::None };
+    let params = GroupNormParams {
+        rows: 1,
+        c: 3,
+        c2: 0,
+        groups: 2,
+        eps: 0.0,
+        activation: Activation::None,
+    };
     let operands = GroupNormOperands {
         x: &[0.0; 3],
         x2: None,
@@ -69,5 +123,82 @@ fn groups_must_divide_channels() {
         out: &mut [0.0; 3],
     };
     let error = GroupNorm::new(Kernels::detect(), params, operands).err();
-    assert_eq!(error, Some(ArgumentError::Attribute { op: "GroupNorm", attribute: "groups" }));
+    assert_eq!(
+        error,
+        Some(ArgumentError::Attribute {
+            op: "GroupNorm",
+            attribute: "groups"
+        })
+    );
+}
+
+/// The codes stand for the float results, within half a step of the range's bound; without a bend the bound is the
+/// range itself, and under SiLU it reaches no further than its least value.
+#[test]
+fn codes_are_the_results_within_half_a_step() {
+    let (rows, c, c2, groups) = (300, 20, 12, 4);
+    let channels = c + c2;
+    let mut r = Random::new(1);
+    let mut values = |len, offset: f32| (0..len).map(|_| r.plain() + offset).collect::<Vec<f32>>();
+    let (x, x2) = (values(rows * c, 1.0), values(rows * c2, -3.0));
+    let (gamma, beta) = (values(channels, 0.0), values(channels, 0.0));
+    for (activation, kernels) in [Activation::None, Activation::Silu]
+        .into_iter()
+        .flat_map(|a| Kernels::all().map(move |k| (a, k)))
+    {
+        let params = GroupNormParams {
+            rows,
+            c,
+            c2,
+            groups,
+            eps: 1e-5,
+            activation,
+        };
+        let mut float = vec![0.0f32; rows * channels];
+        let operands = GroupNormOperands {
+            x: &x,
+            x2: Some(&x2),
+            gamma: Some(&gamma),
+            beta: Some(&beta),
+            stats: &mut vec![f32::NAN; stats_len(rows, channels)],
+            out: &mut float,
+        };
+        run_alone(
+            &mut GroupNorm::new(kernels, params, operands).unwrap(),
+            &mut [],
+        );
+        let mut codes = vec![0xee; codes_bytes(rows, channels, false)];
+        let operands = GroupNormCodesOperands {
+            x: &x,
+            x2: Some(&x2),
+            gamma: Some(&gamma),
+            beta: Some(&beta),
+            stats: &mut vec![f32::NAN; codes_stats_len(rows, channels)],
+            out: &mut codes,
+        };
+        run_alone(
+            &mut GroupNormCodes::new(kernels, params, operands).unwrap(),
+            &mut [],
+        );
+        let (lo, hi) = float
+            .iter()
+            .fold((0.0f32, 0.0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        let lo = if activation == Activation::Silu {
+            lo.min(-0.278_464_56)
+        } else {
+            lo
+        };
+        let scale = f32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
+        assert_eq!(scale, (hi - lo) / 255.0, "{kernels:?} {activation:?}");
+        for (found, exact) in dequantize(&codes, rows, channels, false)
+            .unwrap()
+            .iter()
+            .zip(&float)
+        {
+            assert!(
+                (found - exact).abs() <= scale * 0.51,
+                "{kernels:?} {activation:?} {found} {exact}"
+            );
+        }
+    }
 }

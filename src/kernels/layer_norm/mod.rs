@@ -1,9 +1,12 @@
 //! Layer normalization.
 
+mod codes;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
+
+pub use codes::{LayerNormCodes, scratch_bytes as codes_scratch_bytes};
 
 use std::ops::Range;
 
@@ -50,7 +53,14 @@ impl<'a, T: Element> LayerNorm<'a, T> {
         check.len("out", out.len(), len)?;
         check.optional("gamma", gamma, params.c)?;
         check.optional("beta", beta, params.c)?;
-        Ok(Self { kernels, params, x, gamma, beta, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            gamma,
+            beta,
+            out: Output::new(out),
+        })
     }
 
     #[inline(always)]
@@ -76,7 +86,13 @@ impl<T: Element> Body for LayerNorm<'_, T> {
         for row in self.task_rows(task) {
             let at = row * self.params.c..(row + 1) * self.params.c;
             // SAFETY: this task alone has this row.
-            scalar::row(&self.x[at.clone()], self.gamma, self.beta, self.params.eps, unsafe { self.out.slice_mut(at) });
+            scalar::row(
+                &self.x[at.clone()],
+                self.gamma,
+                self.beta,
+                self.params.eps,
+                unsafe { self.out.slice_mut(at) },
+            );
         }
     }
     #[inline(always)]
@@ -85,7 +101,14 @@ impl<T: Element> Body for LayerNorm<'_, T> {
             let at = row * self.params.c..(row + 1) * self.params.c;
             // SAFETY: this task alone has this row.
             let out = unsafe { self.out.slice_mut(at.clone()) };
-            portable::row(kernels, &self.x[at], self.gamma, self.beta, self.params.eps, out);
+            portable::row(
+                kernels,
+                &self.x[at],
+                self.gamma,
+                self.beta,
+                self.params.eps,
+                out,
+            );
         }
     }
 }

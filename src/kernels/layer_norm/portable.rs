@@ -5,13 +5,13 @@ use crate::{
 
 /// [`super::scalar::row`], many columns at a time.
 #[inline(always)]
-pub fn row<T: Element>(
+pub fn row<T: Element, O: Element>(
     kernels: Kernels,
     x: &[T],
     gamma: Option<&[f32]>,
     beta: Option<&[f32]>,
     eps: f32,
-    out: &mut [T],
+    out: &mut [O],
 ) {
     let count = x.len() as f32;
     let mut line = [0.0; CHUNK];
@@ -47,11 +47,15 @@ pub fn row<T: Element>(
                 }
             }
             (Some(gamma), Some(beta)) => {
-                for ((y, gamma), beta) in line.iter_mut().zip(&gamma[columns.clone()]).zip(&beta[columns]) {
+                for ((y, gamma), beta) in line
+                    .iter_mut()
+                    .zip(&gamma[columns.clone()])
+                    .zip(&beta[columns])
+                {
                     *y = y.mul_add(*gamma, *beta);
                 }
             }
         }
-        T::store_slice(kernels, line, out);
+        O::store_slice(kernels, line, out);
     }
 }

@@ -45,14 +45,22 @@ fn activations_are_within_their_errors() {
         let scale = exact.abs().max(1.0);
         let check = |name: &str, found: f32, expected: f64, error: f64| {
             let off = (f64::from(found) - expected).abs() / scale;
-            assert!(off < error, "{name}({x}) is {found}, not {expected}: {off:e}");
+            assert!(
+                off < error,
+                "{name}({x}) is {found}, not {expected}: {off:e}"
+            );
         };
         let cdf = 0.5 * libm::erfc(-exact / std::f64::consts::SQRT_2);
         check("normal_cdf", normal_cdf(x), cdf, 2e-7);
         check("gelu", gelu(x), exact * cdf, 2e-7);
         check("sigmoid", sigmoid(x), 1.0 / (1.0 + libm::exp(-exact)), 2e-7);
         check("silu", silu(x), exact / (1.0 + libm::exp(-exact)), 2e-7);
-        check("quick_gelu", quick_gelu(x), exact / (1.0 + libm::exp(-1.702 * exact)), 2e-7);
+        check(
+            "quick_gelu",
+            quick_gelu(x),
+            exact / (1.0 + libm::exp(-1.702 * exact)),
+            2e-7,
+        );
     }
 }
 
@@ -71,7 +79,12 @@ fn activations_of_extremes() {
 #[test]
 fn sines_are_within_their_error() {
     for i in 0..2_000_000 {
-        let x = i as f32 * 5.2e-4 + if i % 2 == 0 { 0.0 } else { 1e6 * (i as f32 / 2e6) };
+        let x = i as f32 * 5.2e-4
+            + if i % 2 == 0 {
+                0.0
+            } else {
+                1e6 * (i as f32 / 2e6)
+            };
         let x = if i % 3 == 0 { -x } else { x };
         let (sin, cos) = sin_cos(x);
         assert!(ulps(sin, libm::sin(x.into())) < 1.0, "sin {x} is {sin}");
@@ -84,10 +97,20 @@ fn sines_are_within_their_error() {
 #[test]
 fn slices_are_mapped_as_single_values() {
     let values: Vec<f32> = (0..100).map(|i| i as f32 * 0.37 - 18.0).collect();
-    for activation in [Activation::None, Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+    for activation in [
+        Activation::None,
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::QuickGelu,
+    ] {
         let mut mapped = values.clone();
         activate_slice(activation, &mut mapped);
-        assert!(mapped.iter().zip(&values).all(|(y, x)| y.to_bits() == activate(activation, *x).to_bits()));
+        assert!(
+            mapped
+                .iter()
+                .zip(&values)
+                .all(|(y, x)| y.to_bits() == activate(activation, *x).to_bits())
+        );
     }
     let mut mapped = values.clone();
     exp_slice(&mut mapped, 2.5);

@@ -1,5 +1,6 @@
 //! Every kernel by name, each with problems to test it on and to time it by.
 
+mod codes_problems;
 mod problems;
 mod random;
 #[cfg(test)]
@@ -7,6 +8,8 @@ mod tests;
 
 use std::fmt;
 
+use codes_problems::*;
+use problems::*;
 pub use random::Random;
 
 use crate::{ArgumentError, Element, Isa, Job, Kernels, Launch, run_alone};
@@ -70,8 +73,32 @@ pub trait Problem {
     fn reset(&mut self);
     /// Runs the operator with so many threads.
     fn run(&mut self, kernels: Kernels, threads: usize);
-    /// The output, each element as the bits of an `f32`; every NaN as one.
+    /// The output, each number as the bits of an `f32`, every NaN as one; each byte as itself.
     fn bits(&self) -> Vec<u32>;
+}
+
+/// What a problem's output consists of.
+trait Bits: std::marker::Copy + 'static {
+    /// As [`Problem::bits`] has it.
+    fn bits(self) -> u32;
+}
+
+impl<T: Element> Bits for T {
+    fn bits(self) -> u32 {
+        let x = self.load();
+        if x.is_nan() {
+            f32::NAN.to_bits()
+        } else {
+            x.to_bits()
+        }
+    }
+}
+
+/// A byte's bits are themselves, not a float's.
+impl Bits for u8 {
+    fn bits(self) -> u32 {
+        self.into()
+    }
 }
 
 /// A problem whose output is `T` and whose operator `run` makes and executes.
@@ -86,15 +113,21 @@ struct Case<T, F> {
 /// Scratch of each thread.
 struct Scratches(Vec<Vec<u8>>);
 
-fn case<T: Element>(
+fn case<T: Bits>(
     work: usize,
     out: Vec<T>,
     run: impl Fn(Kernels, &mut [T], &mut Scratches) + 'static,
 ) -> Box<dyn Problem> {
-    Box::new(Case { work: work as u64, before: out.clone(), out, scratch: Scratches(Vec::new()), run })
+    Box::new(Case {
+        work: work as u64,
+        before: out.clone(),
+        out,
+        scratch: Scratches(Vec::new()),
+        run,
+    })
 }
 
-impl<T: Element, F: Fn(Kernels, &mut [T], &mut Scratches)> Problem for Case<T, F> {
+impl<T: Bits, F: Fn(Kernels, &mut [T], &mut Scratches)> Problem for Case<T, F> {
     fn work(&self) -> u64 {
         self.work
     }
@@ -106,14 +139,15 @@ impl<T: Element, F: Fn(Kernels, &mut [T], &mut Scratches)> Problem for Case<T, F
         (self.run)(kernels, &mut self.out, &mut self.scratch);
     }
     fn bits(&self) -> Vec<u32> {
-        self.out.iter().map(|x| x.load()).map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+        self.out.iter().map(|x| x.bits()).collect()
     }
 }
 
 impl Scratches {
     /// Runs a job with as many threads as there are scratches. Problems are made right, so there is a job.
     fn execute<J: Job>(&mut self, job: Result<J, ArgumentError>) {
-        let mut job = job.unwrap_or_else(|error| panic!("a problem of the registry is wrong: {error}"));
+        let mut job =
+            job.unwrap_or_else(|error| panic!("a problem of the registry is wrong: {error}"));
         for scratch in &mut self.0 {
             scratch.resize(job.scratch_bytes(), 0);
         }
@@ -143,20 +177,34 @@ fn gemm_tile(isa: Isa) -> Option<&'static str> {
     }
 }
 
+fn int8_tile(isa: Isa) -> Option<&'static str> {
+    match isa {
+        Isa::Scalar => None,
+        Isa::Avx2 | Isa::Neon => Some("6x16"),
+        Isa::Avx512Vnni => Some("12x32"),
+    }
+}
+
 macro_rules! table {
     ($($op:literal $tile:ident $problem:ident;)*) => {
         &[$(
-            Row { op: $op, types: "f32", tile: $tile, problem: problems::$problem::<f32> },
-            Row { op: $op, types: "f16", tile: $tile, problem: problems::$problem::<crate::F16> },
+            Row { op: $op, types: "f32", tile: $tile, problem: $problem::<f32> },
+            Row { op: $op, types: "f16", tile: $tile, problem: $problem::<crate::F16> },
         )*]
     };
 }
 
-/// Every operator for `f32` and for `f16`.
+/// Every operator for `f32` and for `f16`; those on codes have these as their other operands.
 pub static TABLE: &[Row] = table! {
     "linear" gemm_tile linear;
     "conv2d" gemm_tile conv2d;
     "attention" gemm_tile attention;
+    "linear_int8" int8_tile linear_int8;
+    "conv2d_int8" int8_tile conv2d_int8;
+    "attention_int8" int8_tile attention_int8;
+    "quantize" no_tile quantize;
+    "group_norm_codes" no_tile group_norm_codes;
+    "layer_norm_codes" no_tile layer_norm_codes;
     "group_norm" no_tile group_norm;
     "layer_norm" no_tile layer_norm;
     "softmax" no_tile softmax;

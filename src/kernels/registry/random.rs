@@ -40,16 +40,28 @@ impl Random {
 
     /// Values in -2..2; one array in eight has zeros, subnormal and huge numbers among them.
     pub fn values<T: Element>(&mut self, len: usize) -> Vec<T> {
-        const EXTREME: &[f32] = &[0.0, -0.0, 1e-41, -3e-39, 6e-8, -3e-5, 60000.0, -1e6, 3e30, -88.0, 200.0];
+        const EXTREME: &[f32] = &[
+            0.0, -0.0, 1e-41, -3e-39, 6e-8, -3e-5, 60000.0, -1e6, 3e30, -88.0, 200.0,
+        ];
         let extreme = self.one_in(8);
         (0..len)
-            .map(|_| if extreme && self.one_in(4) { self.pick(EXTREME) } else { self.plain() })
+            .map(|_| {
+                if extreme && self.one_in(4) {
+                    self.pick(EXTREME)
+                } else {
+                    self.plain()
+                }
+            })
             .map(T::store)
             .collect()
     }
 
     /// [`Random::values`], or nothing.
     pub fn maybe_values<T: Element>(&mut self, len: usize) -> Option<Vec<T>> {
-        if self.one_in(3) { None } else { Some(self.values(len)) }
+        if self.one_in(3) {
+            None
+        } else {
+            Some(self.values(len))
+        }
     }
 }

@@ -37,7 +37,12 @@ impl<'a, T: Element> Softmax<'a, T> {
         let len = check.size("cols", &[params.rows, params.cols])?;
         check.source("x", &x, len)?;
         check.len("out", out.len(), len)?;
-        Ok(Self { kernels, params, x, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            out: Output::new(out),
+        })
     }
 
     /// A row of the output, which holds the input.

@@ -35,7 +35,13 @@ impl<'a, T: Element> TimestepEmbedding<'a, T> {
         let check = Check("TimestepEmbedding");
         check.len("frequencies", frequencies.len(), params.half)?;
         check.len("out", out.len(), check.size("half", &[2, params.half])?)?;
-        Ok(Self { kernels, params, timestep, frequencies, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            timestep,
+            frequencies,
+            out: Output::new(out),
+        })
     }
 }
 

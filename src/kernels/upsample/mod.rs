@@ -30,15 +30,34 @@ pub struct Upsample<'a, T> {
 
 impl<'a, T: Element> Upsample<'a, T> {
     /// `x` is `[in_h, in_w, c]`, `out` `[out_h, out_w, c]`.
-    pub fn new(kernels: Kernels, params: UpsampleParams, x: &'a [T], out: &'a mut [T]) -> Result<Self, ArgumentError> {
+    pub fn new(
+        kernels: Kernels,
+        params: UpsampleParams,
+        x: &'a [T],
+        out: &'a mut [T],
+    ) -> Result<Self, ArgumentError> {
         let check = Check("Upsample");
-        let UpsampleParams { in_h, in_w, out_h, out_w, c } = params;
-        check.that("in_h", in_h > 0 && in_w > 0 && out_h > 0 && out_w > 0 && c > 0)?;
+        let UpsampleParams {
+            in_h,
+            in_w,
+            out_h,
+            out_w,
+            c,
+        } = params;
+        check.that(
+            "in_h",
+            in_h > 0 && in_w > 0 && out_h > 0 && out_w > 0 && c > 0,
+        )?;
         check.size("out_h", &[in_h, out_h])?;
         check.size("out_w", &[in_w, out_w])?;
         check.len("x", x.len(), check.size("in_h", &[in_h, in_w, c])?)?;
         check.len("out", out.len(), check.size("out_h", &[out_h, out_w, c])?)?;
-        Ok(Self { kernels, params, x, out: Output::new(out) })
+        Ok(Self {
+            kernels,
+            params,
+            x,
+            out: Output::new(out),
+        })
     }
 }
 
@@ -50,7 +69,13 @@ impl<T: Element> Body for Upsample<'_, T> {
         self.params.out_h
     }
     unsafe fn scalar(&self, _: usize, task: usize, _: &mut [u8]) {
-        let UpsampleParams { in_h, in_w, out_h, out_w, c } = self.params;
+        let UpsampleParams {
+            in_h,
+            in_w,
+            out_h,
+            out_w,
+            c,
+        } = self.params;
         // SAFETY: this task alone has this row of the picture.
         let out = unsafe { self.out.slice_mut(task * out_w * c..(task + 1) * out_w * c) };
         let row = &self.x[task * in_h / out_h * in_w * c..][..in_w * c];

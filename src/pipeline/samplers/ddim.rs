@@ -34,7 +34,10 @@ impl Ddim {
             .map(|t| libm::rint(t) as usize)
             .collect();
         if timesteps[0] >= train {
-            return Err(ScheduleError::Steps { steps, most: most_leading_steps(schedule) });
+            return Err(ScheduleError::Steps {
+                steps,
+                most: most_leading_steps(schedule),
+            });
         }
         let alphas = schedule.alphas_cumprod();
         if schedule.prediction == Prediction::Epsilon
@@ -44,7 +47,9 @@ impl Ddim {
         }
         let coefficients = |&t: &usize| {
             let alpha = alphas[t];
-            let next = t.checked_sub(train / steps).map_or(schedule.final_alpha, |t| alphas[t]);
+            let next = t
+                .checked_sub(train / steps)
+                .map_or(schedule.final_alpha, |t| alphas[t]);
             Coefficients {
                 signal: libm::sqrtf(alpha),
                 noise: libm::sqrtf(1.0 - alpha),
@@ -64,7 +69,10 @@ impl Ddim {
 /// The most steps whose first timestep, `(steps - 1) (train / steps) + offset`, is one of the training's.
 fn most_leading_steps(schedule: &Schedule) -> usize {
     let train = schedule.train_timesteps();
-    (1..=train).rev().find(|steps| (steps - 1) * (train / steps) + schedule.steps_offset < train).unwrap_or(0)
+    (1..=train)
+        .rev()
+        .find(|steps| (steps - 1) * (train / steps) + schedule.steps_offset < train)
+        .unwrap_or(0)
 }
 
 impl Sampler for Ddim {
@@ -81,7 +89,12 @@ impl Sampler for Ddim {
     }
 
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
-        let Coefficients { signal, noise, next_signal, next_noise } = self.steps[index];
+        let Coefficients {
+            signal,
+            noise,
+            next_signal,
+            next_noise,
+        } = self.steps[index];
         for (x, &p) in latents.iter_mut().zip(prediction) {
             let (mut x0, epsilon) = match self.prediction {
                 Prediction::Epsilon => ((*x - noise * p) / signal, p),

@@ -16,7 +16,9 @@ impl Euler {
             true => schedule.sigmas(&[0.0])[0],
             false => 0.0,
         };
-        Ok(Self { sigmas: Sigmas::new(schedule, steps, last)? })
+        Ok(Self {
+            sigmas: Sigmas::new(schedule, steps, last)?,
+        })
     }
 }
 

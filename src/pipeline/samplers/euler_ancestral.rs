@@ -16,7 +16,10 @@ pub struct EulerAncestral {
 impl EulerAncestral {
     /// Prepares `steps` steps on `latents` elements. Its default spacing is [`Spacing::Linspace`](super::Spacing::Linspace).
     pub fn new(schedule: &Schedule, steps: usize, latents: usize) -> Result<Self, ScheduleError> {
-        Ok(Self { sigmas: Sigmas::new(schedule, steps, 0.0)?, fresh: vec![0.0; latents] })
+        Ok(Self {
+            sigmas: Sigmas::new(schedule, steps, 0.0)?,
+            fresh: vec![0.0; latents],
+        })
     }
 }
 

@@ -96,6 +96,9 @@ impl FromStr for SamplerKind {
     type Err = UnknownSampler;
 
     fn from_str(name: &str) -> Result<Self, UnknownSampler> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownSampler(name.into()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| UnknownSampler(name.into()))
     }
 }

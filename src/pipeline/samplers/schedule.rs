@@ -50,7 +50,9 @@ pub enum ScheduleError {
         most: usize,
     },
     /// The model predicts noise, but its schedule starts where there is nothing but noise.
-    #[error("scheduler: prediction_type epsilon cannot start at timestep {timestep}, where the signal is zero")]
+    #[error(
+        "scheduler: prediction_type epsilon cannot start at timestep {timestep}, where the signal is zero"
+    )]
     NoSignal {
         /// The timestep whose cumulative alpha is zero.
         timestep: usize,
@@ -177,7 +179,9 @@ impl Schedule {
                 expected: format!("0 to {}", config.num_train_timesteps),
             });
         }
-        if config.clip_sample && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0) {
+        if config.clip_sample
+            && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0)
+        {
             return Err(ScheduleError::Range {
                 key: "clip_sample_range",
                 value: config.clip_sample_range.to_string(),
@@ -194,7 +198,13 @@ impl Schedule {
             Some("leading") => Some(Spacing::Leading),
             Some("trailing") => Some(Spacing::Trailing),
             Some("linspace") => Some(Spacing::Linspace),
-            Some(other) => return Err(unknown("timestep_spacing", other, "leading, trailing, linspace")),
+            Some(other) => {
+                return Err(unknown(
+                    "timestep_spacing",
+                    other,
+                    "leading, trailing, linspace",
+                ));
+            }
         };
         let final_sigma_min = match config.final_sigmas_type.as_str() {
             "zero" => false,
@@ -203,18 +213,29 @@ impl Schedule {
         };
         let reshaped_sigmas = [
             ("use_karras_sigmas", config.use_karras_sigmas == Some(true)),
-            ("use_exponential_sigmas", config.use_exponential_sigmas == Some(true)),
+            (
+                "use_exponential_sigmas",
+                config.use_exponential_sigmas == Some(true),
+            ),
             ("use_beta_sigmas", config.use_beta_sigmas == Some(true)),
             ("interpolation_type", config.interpolation_type != "linear"),
-            ("timestep_type", config.timestep_type != "discrete" && prediction == Prediction::Velocity),
+            (
+                "timestep_type",
+                config.timestep_type != "discrete" && prediction == Prediction::Velocity,
+            ),
         ]
         .into_iter()
         .find_map(|(key, asked)| asked.then_some(key));
 
         let betas = betas(&config)?;
         let alphas_cumprod = cumulative_alphas(&betas);
-        let signal =
-            |a: &f32| if config.rescale_betas_zero_snr { (0.0..1.0).contains(a) } else { *a > 0.0 && *a < 1.0 };
+        let signal = |a: &f32| {
+            if config.rescale_betas_zero_snr {
+                (0.0..1.0).contains(a)
+            } else {
+                *a > 0.0 && *a < 1.0
+            }
+        };
         if let Some(at) = alphas_cumprod.iter().position(|a| !signal(a)) {
             return Err(ScheduleError::Range {
                 key: "betas",
@@ -227,7 +248,11 @@ impl Schedule {
             spacing,
             steps_offset: config.steps_offset,
             clip: config.clip_sample.then_some(config.clip_sample_range),
-            final_alpha: if config.set_alpha_to_one { 1.0 } else { alphas_cumprod[0] },
+            final_alpha: if config.set_alpha_to_one {
+                1.0
+            } else {
+                alphas_cumprod[0]
+            },
             zero_snr: config.rescale_betas_zero_snr,
             final_sigma_min,
             thresholding: config.thresholding,
@@ -249,14 +274,22 @@ impl Schedule {
     /// Refuses dynamic thresholding, which is for pixels and does harm to latents.
     pub(super) fn refuse_thresholding(&self, sampler: &'static str) -> Result<(), ScheduleError> {
         match self.thresholding {
-            true => Err(ScheduleError::Unsupported { key: "thresholding", sampler }),
+            true => Err(ScheduleError::Unsupported {
+                key: "thresholding",
+                sampler,
+            }),
             false => Ok(()),
         }
     }
 
     /// Refuses sigmas other than the training's.
-    pub(super) fn refuse_reshaped_sigmas(&self, sampler: &'static str) -> Result<(), ScheduleError> {
-        self.reshaped_sigmas.map_or(Ok(()), |key| Err(ScheduleError::Unsupported { key, sampler }))
+    pub(super) fn refuse_reshaped_sigmas(
+        &self,
+        sampler: &'static str,
+    ) -> Result<(), ScheduleError> {
+        self.reshaped_sigmas.map_or(Ok(()), |key| {
+            Err(ScheduleError::Unsupported { key, sampler })
+        })
     }
 
     /// The timesteps of a run, falling; not rounded to whole ones under [`Spacing::Linspace`].
@@ -268,13 +301,18 @@ impl Schedule {
         Ok(match spacing {
             Spacing::Leading => {
                 let ratio = train / steps;
-                (0..steps).rev().map(|i| (i * ratio + self.steps_offset) as f64).collect()
+                (0..steps)
+                    .rev()
+                    .map(|i| (i * ratio + self.steps_offset) as f64)
+                    .collect()
             }
             Spacing::Trailing => {
                 // numpy's `arange(train, 0, -ratio)` steps by the rounded difference of its first two values.
                 let ratio = train as f64 / steps as f64;
                 let delta = (train as f64 - ratio) - train as f64;
-                (0..steps).map(|i| libm::rint(train as f64 + i as f64 * delta) - 1.0).collect()
+                (0..steps)
+                    .map(|i| libm::rint(train as f64 + i as f64 * delta) - 1.0)
+                    .collect()
             }
             Spacing::Linspace if steps == 1 => vec![0.0],
             Spacing::Linspace => {
@@ -313,7 +351,11 @@ impl Schedule {
 }
 
 fn unknown(key: &'static str, value: &str, known: &'static str) -> ScheduleError {
-    ScheduleError::Unknown { key, value: value.into(), known }
+    ScheduleError::Unknown {
+        key,
+        value: value.into(),
+        known,
+    }
 }
 
 fn betas(config: &Config) -> Result<Vec<f32>, ScheduleError> {
@@ -328,16 +370,28 @@ fn betas(config: &Config) -> Result<Vec<f32>, ScheduleError> {
             });
         }
         (None, "linear") => linspace(config.beta_start, config.beta_end, train),
-        (None, "scaled_linear") => linspace(libm::sqrt(config.beta_start), libm::sqrt(config.beta_end), train)
-            .into_iter()
-            .map(|root| root * root)
-            .collect(),
+        (None, "scaled_linear") => linspace(
+            libm::sqrt(config.beta_start),
+            libm::sqrt(config.beta_end),
+            train,
+        )
+        .into_iter()
+        .map(|root| root * root)
+        .collect(),
         (None, "squaredcos_cap_v2") => cosine(train),
         (None, other) => {
-            return Err(unknown("beta_schedule", other, "linear, scaled_linear, squaredcos_cap_v2"));
+            return Err(unknown(
+                "beta_schedule",
+                other,
+                "linear, scaled_linear, squaredcos_cap_v2",
+            ));
         }
     };
-    Ok(if config.rescale_betas_zero_snr { rescale_to_zero_snr(&betas) } else { betas })
+    Ok(if config.rescale_betas_zero_snr {
+        rescale_to_zero_snr(&betas)
+    } else {
+        betas
+    })
 }
 
 /// `torch.linspace` in `f32`: from both ends towards the middle.
@@ -361,13 +415,18 @@ fn cosine(train: usize) -> Vec<f32> {
         c * c
     };
     let at = |i: usize| alpha_bar(i as f64 / train as f64);
-    (0..train).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
+    (0..train)
+        .map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32)
+        .collect()
 }
 
 /// Shifts and scales `sqrt(alphas_cumprod)` so that the last is 0 and the first stays (Lin et al., "Common Diffusion Noise
 /// Schedules and Sample Steps are Flawed", algorithm 1).
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
-    let roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(libm::sqrtf).collect();
+    let roots: Vec<f32> = cumulative_alphas(betas)
+        .into_iter()
+        .map(libm::sqrtf)
+        .collect();
     let (first, last) = (roots[0], roots[roots.len() - 1]);
     let scale = first / (first - last);
     let mut before = 1.0;

@@ -17,7 +17,8 @@ impl<J: Job> Lanes<J> {
     pub(in crate::runtime) fn new(first: J, second: Option<J>) -> Option<Self> {
         let alike = second.as_ref().is_none_or(|second| {
             let phases = first.phases();
-            second.phases() == phases && (0..phases).all(|phase| first.tasks(phase) == second.tasks(phase))
+            second.phases() == phases
+                && (0..phases).all(|phase| first.tasks(phase) == second.tasks(phase))
         });
         alike.then_some(Lanes { first, second })
     }
@@ -33,7 +34,10 @@ impl<J: Job> Job for Lanes<J> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.second.as_ref().map_or(0, Job::scratch_bytes).max(self.first.scratch_bytes())
+        self.second
+            .as_ref()
+            .map_or(0, Job::scratch_bytes)
+            .max(self.first.scratch_bytes())
     }
 
     unsafe fn run(&self, phase: usize, task: usize, scratch: &mut [u8]) {

@@ -30,7 +30,10 @@ unsafe impl Send for Loan {}
 
 impl Loan {
     pub(in crate::runtime) const fn new() -> Self {
-        Self { state: AtomicUsize::new(0), work: UnsafeCell::new(None) }
+        Self {
+            state: AtomicUsize::new(0),
+            work: UnsafeCell::new(None),
+        }
     }
 
     /// Calls `during` while `work` may be borrowed, then waits until the last borrower has let go, also when `during`
@@ -39,11 +42,14 @@ impl Loan {
     /// # Panics
     /// When something is lent here already.
     pub(in crate::runtime) fn lend<R>(&self, work: &Work<'_>, during: impl FnOnce() -> R) -> R {
-        let opened = self.state.compare_exchange(0, CLOSING, Ordering::Acquire, Ordering::Relaxed);
+        let opened = self
+            .state
+            .compare_exchange(0, CLOSING, Ordering::Acquire, Ordering::Relaxed);
         assert!(opened.is_ok(), "a loan is lent once at a time");
         // SAFETY: only the lifetime changes. `Recall` below keeps this function from returning or unwinding while a
         // `Borrowed` exists, and no `Borrowed` is made after it has run.
-        let work = unsafe { mem::transmute::<*const Work<'_>, *const Work<'static>>(ptr::from_ref(work)) };
+        let work =
+            unsafe { mem::transmute::<*const Work<'_>, *const Work<'static>>(ptr::from_ref(work)) };
         // SAFETY: CLOSING was set from 0, so there is no borrower and no other lender.
         unsafe { *self.work.get() = Some(work) };
         self.state.store(OPEN, Ordering::Release);
@@ -58,10 +64,17 @@ impl Loan {
             if state & OPEN == 0 {
                 return None;
             }
-            match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.state.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
                 // SAFETY: this thread is counted while OPEN is set, so the lender has written `work` and will not
                 // touch it before the count is taken back.
-                Ok(_) => return unsafe { *self.work.get() }.map(|work| Borrowed { loan: self, work }),
+                Ok(_) => {
+                    return unsafe { *self.work.get() }.map(|work| Borrowed { loan: self, work });
+                }
                 Err(found) => state = found,
             }
         }
@@ -121,7 +134,9 @@ mod tests {
         let loan = Loan::new();
         assert!(loan.borrow().is_none());
         let last = AtomicUsize::new(0);
-        loan.lend(&|n| last.store(n, Ordering::SeqCst), || loan.borrow().expect("open")(4));
+        loan.lend(&|n| last.store(n, Ordering::SeqCst), || {
+            loan.borrow().expect("open")(4)
+        });
         assert_eq!(last.into_inner(), 4);
         assert!(loan.borrow().is_none());
     }

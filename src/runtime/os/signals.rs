@@ -16,7 +16,10 @@ pub fn cancel_on_signal(cancellation: &Cancellation) -> io::Result<bool> {
     }
     #[cfg(unix)]
     for signal in SIGNALS {
-        set(signal, on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t)?;
+        set(
+            signal,
+            on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t,
+        )?;
     }
     Ok(true)
 }
@@ -68,10 +71,18 @@ mod tests {
         assert!(cancel_on_signal(&cancellation).expect("signals"));
         assert!(!cancel_on_signal(&Cancellation::new()).expect("signals"));
         assert!(!cancellation.is_cancelled());
-        assert!(SIGNALS.iter().all(|signal| handler(*signal) != libc::SIG_DFL));
+        assert!(
+            SIGNALS
+                .iter()
+                .all(|signal| handler(*signal) != libc::SIG_DFL)
+        );
         // SAFETY: SIGTERM has a handler.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
         assert!(cancellation.is_cancelled());
-        assert!(SIGNALS.iter().all(|signal| handler(*signal) == libc::SIG_DFL));
+        assert!(
+            SIGNALS
+                .iter()
+                .all(|signal| handler(*signal) == libc::SIG_DFL)
+        );
     }
 }

@@ -16,12 +16,8 @@ fn activation(activation: package::Activation) -> kernels::Activation {
     }
 }
 
-pub(super) fn conv2d<'a, T: Element + Plain>(
-    kernels: Kernels,
-    op: package::Conv2d,
-    o: &mut Operands<'_, 'a>,
-) -> Result<kernels::Conv2d<'a, T, T>, StepError> {
-    let params = kernels::Conv2dParams {
+fn conv2d_params(op: package::Conv2d) -> kernels::Conv2dParams {
+    kernels::Conv2dParams {
         in_h: op.in_h as usize,
         in_w: op.in_w as usize,
         in_c: op.in_c as usize,
@@ -36,7 +32,14 @@ pub(super) fn conv2d<'a, T: Element + Plain>(
         pad_top: op.pad_top as usize,
         pad_left: op.pad_left as usize,
         activation: activation(op.activation),
-    };
+    }
+}
+
+pub(super) fn conv2d<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Conv2d,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Conv2d<'a, T, T>, StepError> {
     let operands = kernels::Conv2dOperands {
         x: o.read("x")?,
         weight: o.read("weight")?,
@@ -45,7 +48,39 @@ pub(super) fn conv2d<'a, T: Element + Plain>(
         residual: o.residual()?,
         out: o.write("out")?,
     };
-    Ok(kernels::Conv2d::new(kernels, params, operands)?)
+    Ok(kernels::Conv2d::new(kernels, conv2d_params(op), operands)?)
+}
+
+pub(super) fn conv2d_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Conv2d,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Conv2dInt8<'a, T>, StepError> {
+    let operands = kernels::Conv2dInt8Operands {
+        x: o.read("x")?,
+        weight: o.read("weight")?,
+        scale: o.read("scale")?,
+        sums: o.read("sums")?,
+        bias: o.optional("bias")?,
+        shift: o.optional("shift")?,
+        residual: o.residual()?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::Conv2dInt8::new(
+        kernels,
+        conv2d_params(op),
+        operands,
+    )?)
+}
+
+fn linear_params(op: package::Linear) -> kernels::LinearParams {
+    kernels::LinearParams {
+        rows: op.rows as usize,
+        k: op.k as usize,
+        k2: op.k2 as usize,
+        n: op.n as usize,
+        activation: activation(op.activation),
+    }
 }
 
 pub(super) fn linear<'a, T: Element + Plain>(
@@ -53,13 +88,6 @@ pub(super) fn linear<'a, T: Element + Plain>(
     op: package::Linear,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Linear<'a, T, T>, StepError> {
-    let params = kernels::LinearParams {
-        rows: op.rows as usize,
-        k: op.k as usize,
-        k2: op.k2 as usize,
-        n: op.n as usize,
-        activation: activation(op.activation),
-    };
     let operands = kernels::LinearOperands {
         x: o.read("x")?,
         x2: o.optional("x2")?,
@@ -69,7 +97,62 @@ pub(super) fn linear<'a, T: Element + Plain>(
         residual: o.residual()?,
         out: o.write("out")?,
     };
-    Ok(kernels::Linear::new(kernels, params, operands)?)
+    Ok(kernels::Linear::new(kernels, linear_params(op), operands)?)
+}
+
+pub(super) fn linear_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Linear,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::LinearInt8<'a, T>, StepError> {
+    let operands = kernels::LinearInt8Operands {
+        x: o.read("x")?,
+        weight: o.read("weight")?,
+        scale: o.read("scale")?,
+        sums: o.read("sums")?,
+        bias: o.optional("bias")?,
+        shift: o.optional("shift")?,
+        residual: o.residual()?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::LinearInt8::new(
+        kernels,
+        linear_params(op),
+        operands,
+    )?)
+}
+
+pub(super) fn quantize<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Quantize,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Quantize<'a, T>, StepError> {
+    let params = kernels::QuantizeParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: op.c2 as usize,
+        per_row: op.per_row,
+    };
+    let (x, x2) = (o.read("x")?, o.optional("x2")?);
+    Ok(kernels::Quantize::new(
+        kernels,
+        params,
+        x,
+        x2,
+        o.write("ranges")?,
+        o.write("out")?,
+    )?)
+}
+
+fn group_norm_params(op: package::GroupNorm) -> kernels::GroupNormParams {
+    kernels::GroupNormParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: op.c2 as usize,
+        groups: op.groups as usize,
+        eps: op.eps,
+        activation: activation(op.activation),
+    }
 }
 
 pub(super) fn group_norm<'a, T: Element + Plain>(
@@ -77,14 +160,6 @@ pub(super) fn group_norm<'a, T: Element + Plain>(
     op: package::GroupNorm,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::GroupNorm<'a, T>, StepError> {
-    let params = kernels::GroupNormParams {
-        rows: op.rows as usize,
-        c: op.c as usize,
-        c2: op.c2 as usize,
-        groups: op.groups as usize,
-        eps: op.eps,
-        activation: activation(op.activation),
-    };
     let operands = kernels::GroupNormOperands {
         x: o.read("x")?,
         x2: o.optional("x2")?,
@@ -93,7 +168,31 @@ pub(super) fn group_norm<'a, T: Element + Plain>(
         stats: o.write("stats")?,
         out: o.write("out")?,
     };
-    Ok(kernels::GroupNorm::new(kernels, params, operands)?)
+    Ok(kernels::GroupNorm::new(
+        kernels,
+        group_norm_params(op),
+        operands,
+    )?)
+}
+
+pub(super) fn group_norm_codes<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNorm,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormCodes<'a, T>, StepError> {
+    let operands = kernels::GroupNormCodesOperands {
+        x: o.read("x")?,
+        x2: o.optional("x2")?,
+        gamma: o.optional("gamma")?,
+        beta: o.optional("beta")?,
+        stats: o.write("stats")?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::GroupNormCodes::new(
+        kernels,
+        group_norm_params(op),
+        operands,
+    )?)
 }
 
 pub(super) fn layer_norm<'a, T: Element + Plain>(
@@ -101,17 +200,45 @@ pub(super) fn layer_norm<'a, T: Element + Plain>(
     op: package::LayerNorm,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::LayerNorm<'a, T>, StepError> {
-    let params = kernels::LayerNormParams { rows: op.rows as usize, c: op.c as usize, eps: op.eps };
+    let params = kernels::LayerNormParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        eps: op.eps,
+    };
     let (gamma, beta) = (o.optional("gamma")?, o.optional("beta")?);
-    Ok(kernels::LayerNorm::new(kernels, params, o.read("x")?, gamma, beta, o.write("out")?)?)
+    Ok(kernels::LayerNorm::new(
+        kernels,
+        params,
+        o.read("x")?,
+        gamma,
+        beta,
+        o.write("out")?,
+    )?)
 }
 
-pub(super) fn attention<'a, T: Element + Plain>(
+pub(super) fn layer_norm_codes<'a, T: Element + Plain>(
     kernels: Kernels,
-    op: package::Attention,
+    op: package::LayerNorm,
     o: &mut Operands<'_, 'a>,
-) -> Result<kernels::Attention<'a, T>, StepError> {
-    let params = kernels::AttentionParams {
+) -> Result<kernels::LayerNormCodes<'a, T>, StepError> {
+    let params = kernels::LayerNormParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        eps: op.eps,
+    };
+    let (gamma, beta) = (o.optional("gamma")?, o.optional("beta")?);
+    Ok(kernels::LayerNormCodes::new(
+        kernels,
+        params,
+        o.read("x")?,
+        gamma,
+        beta,
+        o.write("out")?,
+    )?)
+}
+
+fn attention_params(op: package::Attention) -> kernels::AttentionParams {
+    kernels::AttentionParams {
         q_rows: op.q_rows as usize,
         kv_rows: op.kv_rows as usize,
         heads: op.heads as usize,
@@ -121,7 +248,14 @@ pub(super) fn attention<'a, T: Element + Plain>(
         v_stride: op.v_stride as usize,
         scale: op.scale,
         causal: op.causal,
-    };
+    }
+}
+
+pub(super) fn attention<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Attention,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::Attention<'a, T>, StepError> {
     let operands = kernels::AttentionOperands {
         q: o.read("q")?,
         k: o.read("k")?,
@@ -129,7 +263,30 @@ pub(super) fn attention<'a, T: Element + Plain>(
         mask: o.optional("mask")?,
         out: o.write("out")?,
     };
-    Ok(kernels::Attention::new(kernels, params, operands)?)
+    Ok(kernels::Attention::new(
+        kernels,
+        attention_params(op),
+        operands,
+    )?)
+}
+
+pub(super) fn attention_int8<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::Attention,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::AttentionInt8<'a, T>, StepError> {
+    let operands = kernels::AttentionInt8Operands {
+        q: o.read("q")?,
+        k: o.read("k")?,
+        v: o.read("v")?,
+        codes: o.write("codes")?,
+        out: o.write("out")?,
+    };
+    Ok(kernels::AttentionInt8::new(
+        kernels,
+        attention_params(op),
+        operands,
+    )?)
 }
 
 pub(super) fn unary<'a, T: Element + Plain>(
@@ -137,8 +294,16 @@ pub(super) fn unary<'a, T: Element + Plain>(
     op: package::Unary,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Unary<'a, T>, StepError> {
-    let params = kernels::UnaryParams { len: op.len as usize, activation: activation(op.activation) };
-    Ok(kernels::Unary::new(kernels, params, o.source("x")?, o.write("out")?)?)
+    let params = kernels::UnaryParams {
+        len: op.len as usize,
+        activation: activation(op.activation),
+    };
+    Ok(kernels::Unary::new(
+        kernels,
+        params,
+        o.source("x")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn affine<'a, T: Element + Plain>(
@@ -146,8 +311,17 @@ pub(super) fn affine<'a, T: Element + Plain>(
     op: package::Affine,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Affine<'a, T>, StepError> {
-    let params = kernels::AffineParams { len: op.len as usize, scale: op.scale, offset: op.offset };
-    Ok(kernels::Affine::new(kernels, params, o.source("x")?, o.write("out")?)?)
+    let params = kernels::AffineParams {
+        len: op.len as usize,
+        scale: op.scale,
+        offset: op.offset,
+    };
+    Ok(kernels::Affine::new(
+        kernels,
+        params,
+        o.source("x")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn binary<'a, T: Element + Plain>(
@@ -166,8 +340,19 @@ pub(super) fn binary<'a, T: Element + Plain>(
         package::Broadcast::Row => kernels::Broadcast::Row,
         package::Broadcast::Scalar => kernels::Broadcast::Scalar,
     };
-    let params = kernels::BinaryParams { rows: op.rows as usize, cols: op.cols as usize, kind, broadcast };
-    Ok(kernels::Binary::new(kernels, params, o.source("a")?, o.read("b")?, o.write("out")?)?)
+    let params = kernels::BinaryParams {
+        rows: op.rows as usize,
+        cols: op.cols as usize,
+        kind,
+        broadcast,
+    };
+    Ok(kernels::Binary::new(
+        kernels,
+        params,
+        o.source("a")?,
+        o.read("b")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn concat<'a, T: Element + Plain>(
@@ -175,8 +360,18 @@ pub(super) fn concat<'a, T: Element + Plain>(
     op: package::Concat,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Concat<'a, T>, StepError> {
-    let params = kernels::ConcatParams { rows: op.rows as usize, c: op.c as usize, c2: op.c2 as usize };
-    Ok(kernels::Concat::new(kernels, params, o.read("x")?, o.read("x2")?, o.write("out")?)?)
+    let params = kernels::ConcatParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: op.c2 as usize,
+    };
+    Ok(kernels::Concat::new(
+        kernels,
+        params,
+        o.read("x")?,
+        o.read("x2")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn upsample<'a, T: Element + Plain>(
@@ -191,7 +386,12 @@ pub(super) fn upsample<'a, T: Element + Plain>(
         out_w: op.out_w as usize,
         c: op.c as usize,
     };
-    Ok(kernels::Upsample::new(kernels, params, o.read("x")?, o.write("out")?)?)
+    Ok(kernels::Upsample::new(
+        kernels,
+        params,
+        o.read("x")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn embed<'a, T: Element + Plain>(
@@ -199,9 +399,20 @@ pub(super) fn embed<'a, T: Element + Plain>(
     op: package::Embed,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Embed<'a, T, T>, StepError> {
-    let params = kernels::EmbedParams { rows: op.rows as usize, dim: op.dim as usize, vocab: op.vocab as usize };
+    let params = kernels::EmbedParams {
+        rows: op.rows as usize,
+        dim: op.dim as usize,
+        vocab: op.vocab as usize,
+    };
     let (ids, table, positions) = (o.read("ids")?, o.read("table")?, o.optional("positions")?);
-    Ok(kernels::Embed::new(kernels, params, ids, table, positions, o.write("out")?)?)
+    Ok(kernels::Embed::new(
+        kernels,
+        params,
+        ids,
+        table,
+        positions,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn timestep_embedding<'a, T: Element + Plain>(
@@ -209,9 +420,21 @@ pub(super) fn timestep_embedding<'a, T: Element + Plain>(
     op: package::TimestepEmbedding,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::TimestepEmbedding<'a, T>, StepError> {
-    let params = kernels::TimestepEmbeddingParams { half: op.half as usize, cos_first: op.cos_first };
-    let timestep = *o.read("timestep")?.first().ok_or(StepError::Empty("timestep"))?;
-    Ok(kernels::TimestepEmbedding::new(kernels, params, timestep, o.read("frequencies")?, o.write("out")?)?)
+    let params = kernels::TimestepEmbeddingParams {
+        half: op.half as usize,
+        cos_first: op.cos_first,
+    };
+    let timestep = *o
+        .read("timestep")?
+        .first()
+        .ok_or(StepError::Empty("timestep"))?;
+    Ok(kernels::TimestepEmbedding::new(
+        kernels,
+        params,
+        timestep,
+        o.read("frequencies")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn softmax<'a, T: Element + Plain>(
@@ -219,8 +442,16 @@ pub(super) fn softmax<'a, T: Element + Plain>(
     op: package::Softmax,
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Softmax<'a, T>, StepError> {
-    let params = kernels::SoftmaxParams { rows: op.rows as usize, cols: op.cols as usize };
-    Ok(kernels::Softmax::new(kernels, params, o.source("x")?, o.write("out")?)?)
+    let params = kernels::SoftmaxParams {
+        rows: op.rows as usize,
+        cols: op.cols as usize,
+    };
+    Ok(kernels::Softmax::new(
+        kernels,
+        params,
+        o.source("x")?,
+        o.write("out")?,
+    )?)
 }
 
 pub(super) fn copy<'a, T: Element + Plain>(
@@ -233,5 +464,10 @@ pub(super) fn copy<'a, T: Element + Plain>(
         s: [op.s0, op.s1, op.s2, op.s3].map(|s| s as usize),
         offset: op.offset as usize,
     };
-    Ok(kernels::Copy::new(kernels, params, o.read("x")?, o.write("out")?)?)
+    Ok(kernels::Copy::new(
+        kernels,
+        params,
+        o.read("x")?,
+        o.write("out")?,
+    )?)
 }

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use kiln_kernels::{Element, F16};
 use kiln_package::{
-    DType, GraphKind, Layout, Op, Operand, PackageWriter, PortRecord, ProgramRecord, Stage, StepRecord,
+    DType, GraphKind, Layout, Op, Operand, PackageWriter, PortRecord, ProgramRecord, Stage,
+    StepRecord,
 };
 
 use crate::runtime::Model;
@@ -18,7 +19,10 @@ impl Random {
     }
 
     pub(super) fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as u32
     }
 
@@ -48,6 +52,8 @@ impl Build {
                 width,
                 arena_bytes: 0,
                 thread_scratch_bytes: 1 << 20,
+                pinned_bytes: 0,
+                max_chunks: 1,
                 inputs: Vec::new(),
                 outputs: Vec::new(),
                 steps: Vec::new(),
@@ -66,15 +72,27 @@ impl Build {
 
     /// Weights of type `f32` or `f16`.
     pub(super) fn weight(&mut self, dtype: DType, values: &[f32]) -> Operand {
-        self.weights.resize(self.weights.len().next_multiple_of(64), 0);
+        self.weights
+            .resize(self.weights.len().next_multiple_of(64), 0);
         let offset = self.weights.len() as u64;
         for value in values {
             match dtype {
                 DType::F32 => self.weights.extend(value.to_le_bytes()),
-                _ => self.weights.extend(F16::store(*value).to_bits().to_le_bytes()),
+                _ => self
+                    .weights
+                    .extend(F16::store(*value).to_bits().to_le_bytes()),
             }
         }
         Operand::weights(dtype, offset, self.weights.len() as u64 - offset)
+    }
+
+    /// Weights of another type, little-endian.
+    pub(super) fn bytes(&mut self, dtype: DType, bytes: &[u8]) -> Operand {
+        self.weights
+            .resize(self.weights.len().next_multiple_of(64), 0);
+        let offset = self.weights.len() as u64;
+        self.weights.extend(bytes);
+        Operand::weights(dtype, offset, bytes.len() as u64)
     }
 
     fn port(name: &str, shape: &[u32], layout: Layout, operand: Operand) -> PortRecord {
@@ -85,21 +103,43 @@ impl Build {
             shape: shape.to_vec(),
             offset: operand.offset,
             bytes: operand.bytes,
+            per_chunk: false,
         }
     }
 
-    pub(super) fn input(&mut self, name: &str, shape: &[u32], layout: Layout, dtype: DType) -> Operand {
+    pub(super) fn input(
+        &mut self,
+        name: &str,
+        shape: &[u32],
+        layout: Layout,
+        dtype: DType,
+    ) -> Operand {
         let operand = self.buffer(dtype, shape.iter().product::<u32>() as usize);
-        self.program.inputs.push(Self::port(name, shape, layout, operand));
+        self.program
+            .inputs
+            .push(Self::port(name, shape, layout, operand));
         operand
     }
 
+    /// An input that an earlier stage has made.
+    pub(super) fn pinned(&mut self, name: &str, shape: &[u32], operand: Operand, per_chunk: bool) {
+        let port = Self::port(name, shape, Layout::RowMajor, operand);
+        self.program.inputs.push(PortRecord { per_chunk, ..port });
+    }
+
     pub(super) fn output(&mut self, name: &str, shape: &[u32], layout: Layout, operand: Operand) {
-        self.program.outputs.push(Self::port(name, shape, layout, operand));
+        self.program
+            .outputs
+            .push(Self::port(name, shape, layout, operand));
     }
 
     pub(super) fn step(&mut self, name: &str, op: Op, operands: &[Operand]) {
-        self.program.steps.push(StepRecord { op, operands: operands.to_vec(), name: name.to_owned() });
+        self.program.steps.push(StepRecord {
+            op,
+            operands: operands.to_vec(),
+            name: name.to_owned(),
+            per_chunk: false,
+        });
     }
 
     pub(super) fn model(self) -> Model {
@@ -108,7 +148,12 @@ impl Build {
 }
 
 pub(super) fn package(programs: Vec<ProgramRecord>, weights: &[u8]) -> Vec<u8> {
-    let writer = PackageWriter { card: "{}".into(), scheduler: "{}".into(), programs, ..PackageWriter::default() };
+    let writer = PackageWriter {
+        card: "{}".into(),
+        scheduler: "{}".into(),
+        programs,
+        ..PackageWriter::default()
+    };
     writer.to_vec(weights).expect("a valid package")
 }
 

@@ -20,11 +20,18 @@ struct Counting {
 impl Counting {
     fn new(tasks: [usize; 3]) -> Self {
         let counts = tasks.map(|n| (0..n).map(|_| AtomicU32::new(0)).collect());
-        Counting { tasks, counts, early: AtomicU32::new(0), fails_at: None }
+        Counting {
+            tasks,
+            counts,
+            early: AtomicU32::new(0),
+            fails_at: None,
+        }
     }
 
     fn incomplete(&self, phase: usize) -> bool {
-        self.counts[phase].iter().any(|count| count.load(Ordering::Relaxed) != 1)
+        self.counts[phase]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) != 1)
     }
 }
 
@@ -39,7 +46,10 @@ impl Job for Counting {
         64
     }
     unsafe fn run(&self, phase: usize, task: usize, scratch: &mut [u8]) {
-        assert!(self.fails_at != Some((phase, task)), "task {task} of phase {phase} fails");
+        assert!(
+            self.fails_at != Some((phase, task)),
+            "task {task} of phase {phase} fails"
+        );
         if phase > 0 && self.incomplete(phase - 1) {
             self.early.fetch_add(1, Ordering::Relaxed);
         }
@@ -63,7 +73,10 @@ fn every_task_runs_once_and_phases_are_kept_apart() {
             }
             let mut job = Counting::new([round % 7, 13, round % 2]);
             pool.run(&mut job, &scratch);
-            assert!(!(0..3).any(|phase| job.incomplete(phase)), "{threads} threads, round {round}");
+            assert!(
+                !(0..3).any(|phase| job.incomplete(phase)),
+                "{threads} threads, round {round}"
+            );
             assert_eq!(job.early.into_inner(), 0);
         }
     }
@@ -80,7 +93,10 @@ fn helpers_take_part() {
             thread::yield_now();
         }
     });
-    assert_eq!(seen.into_inner().expect("no panic"), HashSet::from([0, 1, 2]));
+    assert_eq!(
+        seen.into_inner().expect("no panic"),
+        HashSet::from([0, 1, 2])
+    );
 }
 
 #[test]

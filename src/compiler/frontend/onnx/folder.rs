@@ -19,16 +19,29 @@ pub(super) struct Folder {
 impl Folder {
     pub fn open(path: &Path) -> Result<Self, OnnxError> {
         match path.metadata() {
-            Ok(found) if found.is_dir() => Ok(Folder { path: path.to_owned(), files: BTreeSet::new() }),
-            Ok(_) => Err(OnnxError::Malformed { path: path.to_owned(), reason: format!("is no folder; {LAYOUT}") }),
-            Err(source) => Err(OnnxError::Read { path: path.to_owned(), source }),
+            Ok(found) if found.is_dir() => Ok(Folder {
+                path: path.to_owned(),
+                files: BTreeSet::new(),
+            }),
+            Ok(_) => Err(OnnxError::Malformed {
+                path: path.to_owned(),
+                reason: format!("is no folder; {LAYOUT}"),
+            }),
+            Err(source) => Err(OnnxError::Read {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// The folder's own name.
     pub fn name(&self) -> String {
-        let full = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        full.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+        let full = self
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| self.path.clone());
+        full.file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
     }
 
     /// Notes that a file was read.
@@ -41,7 +54,10 @@ impl Folder {
         let path = self.path.join(part).join("model.onnx");
         match path.metadata() {
             Ok(_) => Ok(path),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(OnnxError::Missing { path, layout: LAYOUT }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(OnnxError::Missing {
+                path,
+                layout: LAYOUT,
+            }),
             Err(source) => Err(OnnxError::Read { path, source }),
         }
     }
@@ -59,7 +75,10 @@ impl Folder {
     }
 
     pub fn text(&mut self, name: &str) -> Result<(PathBuf, String), OnnxError> {
-        let missing = OnnxError::Missing { path: self.path.join(name), layout: LAYOUT };
+        let missing = OnnxError::Missing {
+            path: self.path.join(name),
+            layout: LAYOUT,
+        };
         self.optional_text(name)?.ok_or(missing)
     }
 
@@ -67,7 +86,10 @@ impl Folder {
     pub fn config(&mut self, name: &str) -> Result<Config, OnnxError> {
         match self.optional_text(name)? {
             Some((path, text)) => Config::parse(&path, &text),
-            None => Ok(Config { path: self.path.join(name), values: Map::new() }),
+            None => Ok(Config {
+                path: self.path.join(name),
+                values: Map::new(),
+            }),
         }
     }
 
@@ -75,9 +97,18 @@ impl Folder {
     pub fn into_files(self) -> Result<Vec<SourceFile>, OnnxError> {
         let file = |path: &PathBuf| {
             let relative = path.strip_prefix(&self.path).unwrap_or(path);
-            let parts: Vec<_> = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect();
-            let sha256 = sha256(path).map_err(|source| OnnxError::Read { path: path.clone(), source })?;
-            Ok(SourceFile { path: parts.join("/"), sha256 })
+            let parts: Vec<_> = relative
+                .components()
+                .map(|c| c.as_os_str().to_string_lossy())
+                .collect();
+            let sha256 = sha256(path).map_err(|source| OnnxError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            Ok(SourceFile {
+                path: parts.join("/"),
+                sha256,
+            })
         };
         self.files.iter().map(file).collect()
     }
@@ -103,15 +134,26 @@ pub(super) struct Config {
 
 impl Config {
     pub fn parse(path: &Path, text: &str) -> Result<Self, OnnxError> {
-        let malformed = |reason: String| OnnxError::Malformed { path: path.to_owned(), reason };
+        let malformed = |reason: String| OnnxError::Malformed {
+            path: path.to_owned(),
+            reason,
+        };
         match serde_json::from_str(text) {
-            Ok(Value::Object(values)) => Ok(Config { path: path.to_owned(), values }),
+            Ok(Value::Object(values)) => Ok(Config {
+                path: path.to_owned(),
+                values,
+            }),
             Ok(_) => Err(malformed("is no JSON object".into())),
             Err(e) => Err(malformed(e.to_string())),
         }
     }
 
-    fn get<T>(&self, key: &str, kind: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, OnnxError> {
+    fn get<T>(
+        &self,
+        key: &str,
+        kind: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, OnnxError> {
         match self.values.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| OnnxError::Malformed {
@@ -140,5 +182,8 @@ impl Config {
 }
 
 fn size(value: &Value) -> Option<usize> {
-    value.as_u64().filter(|n| (1..=1 << 16).contains(n)).and_then(|n| usize::try_from(n).ok())
+    value
+        .as_u64()
+        .filter(|n| (1..=1 << 16).contains(n))
+        .and_then(|n| usize::try_from(n).ok())
 }

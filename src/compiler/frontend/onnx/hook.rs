@@ -50,14 +50,28 @@ impl Expansion for Expanded {
         s.equals(&inputs[0].shape, &outputs[0].shape)?;
         Ok(())
     }
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         model.wire_node(prefix, self.0.clone(), inputs)
     }
 }
 
 /// Builds the operator from its ONNX node.
-pub(super) fn group_norm(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn group_norm(
+    _: &ParsingContext,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let eps: f32 = node.get_attr_opt("epsilon")?.unwrap_or(1e-5);
     let groups: usize = node.get_attr("num_groups")?;
-    Ok((expand(Expanded(GroupNorm { groups, eps_bits: eps.to_bits() })), vec![]))
+    Ok((
+        expand(Expanded(GroupNorm {
+            groups,
+            eps_bits: eps.to_bits(),
+        })),
+        vec![],
+    ))
 }

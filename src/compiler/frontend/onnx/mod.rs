@@ -36,7 +36,10 @@ struct Ports {
     output: &'static str,
 }
 
-const TEXT_ENCODER: Ports = Ports { inputs: &[(&["input_ids"], "input_ids")], output: "last_hidden_state" };
+const TEXT_ENCODER: Ports = Ports {
+    inputs: &[(&["input_ids"], "input_ids")],
+    output: "last_hidden_state",
+};
 const UNET: Ports = Ports {
     inputs: &[
         (&["sample", "latent_model_input"], "sample"),
@@ -45,8 +48,14 @@ const UNET: Ports = Ports {
     ],
     output: "out_sample",
 };
-const VAE_DECODER: Ports = Ports { inputs: &[(&["latent_sample", "latents"], "latents")], output: "sample" };
-const VAE_ENCODER: Ports = Ports { inputs: &[(&["sample", "image"], "image")], output: "moments" };
+const VAE_DECODER: Ports = Ports {
+    inputs: &[(&["latent_sample", "latents"], "latents")],
+    output: "sample",
+};
+const VAE_ENCODER: Ports = Ports {
+    inputs: &[(&["sample", "image"], "image")],
+    output: "moments",
+};
 
 /// Reads an ONNX folder. `progress` hears the name of each part before it is imported.
 pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, OnnxError> {
@@ -60,15 +69,27 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
 
     progress("text_encoder");
     let tokens = text_config.size("max_position_embeddings")?.unwrap_or(77);
-    let text_encoder = part(&mut folder, "text_encoder", &TEXT_ENCODER, &|_, _, _| Ok(vec![1, tokens]))?.graph;
-    let dim = text_encoder.shape(text_encoder.outputs[0]).last().copied().unwrap_or(0);
+    let text_encoder = part(&mut folder, "text_encoder", &TEXT_ENCODER, &|_, _, _| {
+        Ok(vec![1, tokens])
+    })?
+    .graph;
+    let dim = text_encoder
+        .shape(text_encoder.outputs[0])
+        .last()
+        .copied()
+        .unwrap_or(0);
 
     progress("unet");
     let channels = vae_config.size("latent_channels")?.unwrap_or(4);
     let taken = unet_config.size("in_channels")?.unwrap_or(channels);
     if taken != channels {
-        let reason = format!("takes {taken} channels, a latent has {channels}: only text-to-image models are supported");
-        return Err(OnnxError::Malformed { path: path.join("unet/config.json"), reason });
+        let reason = format!(
+            "takes {taken} channels, a latent has {channels}: only text-to-image models are supported"
+        );
+        return Err(OnnxError::Malformed {
+            path: path.join("unet/config.json"),
+            reason,
+        });
     }
     let latent = unet_config.picture("sample_size")?.unwrap_or([64, 64]);
     let unet = part(&mut folder, "unet", &UNET, &|i, _, rank| {
@@ -82,14 +103,20 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
     .graph;
 
     progress("vae_decoder");
-    let latent_shape = |_: usize, _: &str, _: Option<usize>| Ok(vec![1, channels, latent[0], latent[1]]);
+    let latent_shape =
+        |_: usize, _: &str, _: Option<usize>| Ok(vec![1, channels, latent[0], latent[1]]);
     let vae_decoder = part(&mut folder, "vae_decoder", &VAE_DECODER, &latent_shape)?.graph;
     let picture = vae_decoder.shape(vae_decoder.outputs[0]);
     let vae_factor = match picture {
         [1, 3, h, w] if h % latent[0] == 0 && h / latent[0] * latent[1] == *w => h / latent[0],
         _ => {
-            let reason = format!("makes {picture:?} of a latent of {latent:?}, expected a picture of three channels");
-            return Err(OnnxError::Malformed { path: path.join("vae_decoder/model.onnx"), reason });
+            let reason = format!(
+                "makes {picture:?} of a latent of {latent:?}, expected a picture of three channels"
+            );
+            return Err(OnnxError::Malformed {
+                path: path.join("vae_decoder/model.onnx"),
+                reason,
+            });
         }
     };
 
@@ -100,8 +127,14 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
         let graph = part(&mut folder, "vae_encoder", &VAE_ENCODER, &shape)?.graph;
         let moments = graph.shape(graph.outputs[0]);
         if moments != [1, 2 * channels, latent[0], latent[1]] {
-            let reason = format!("gives {moments:?}, expected mean and log-variance, {} channels", 2 * channels);
-            return Err(OnnxError::Malformed { path: path.join("vae_encoder/model.onnx"), reason });
+            let reason = format!(
+                "gives {moments:?}, expected mean and log-variance, {} channels",
+                2 * channels
+            );
+            return Err(OnnxError::Malformed {
+                path: path.join("vae_encoder/model.onnx"),
+                reason,
+            });
         }
         Some(graph)
     } else {
@@ -109,16 +142,23 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
     };
 
     let own = match folder.optional_text("card.json")? {
-        Some((path, text)) => {
-            Card::own(&text).map_err(|e| OnnxError::Malformed { path, reason: e.to_string() })?
-        }
+        Some((path, text)) => Card::own(&text).map_err(|e| OnnxError::Malformed {
+            path,
+            reason: e.to_string(),
+        })?,
         None => serde_json::Map::new(),
     };
     let special = tokenizer.1;
     let card = Card {
         own,
         folder: folder.name(),
-        text: TextSettings { max_length: tokens, bos: special.bos, eos: special.eos, pad: special.pad, dim },
+        text: TextSettings {
+            max_length: tokens,
+            bos: special.bos,
+            eos: special.eos,
+            pad: special.pad,
+            dim,
+        },
         vae_scaling_factor: vae_config.number("scaling_factor")?.unwrap_or(0.18215),
         latent_channels: channels,
         files: folder.into_files()?,
@@ -144,25 +184,40 @@ fn read_tokenizer(folder: &mut Folder) -> Result<(Vec<u8>, tokenizer::SpecialTok
     let json = match folder.optional_text("tokenizer/tokenizer.json")? {
         Some((_, json)) => json.into_bytes(),
         None => {
-            let (vocabulary, merges) = (folder.text("tokenizer/vocab.json")?, folder.text("tokenizer/merges.txt")?);
+            let (vocabulary, merges) = (
+                folder.text("tokenizer/vocab.json")?,
+                folder.text("tokenizer/merges.txt")?,
+            );
             tokenizer::from_vocabulary(&vocabulary.1, &merges.1).map_err(malformed)?
         }
     };
     let map = folder.optional_text("tokenizer/special_tokens_map.json")?;
-    let special = tokenizer::special_tokens(&json, map.as_ref().map(|m| m.1.as_str())).map_err(malformed)?;
+    let special =
+        tokenizer::special_tokens(&json, map.as_ref().map(|m| m.1.as_str())).map_err(malformed)?;
     Ok((json, special))
 }
 
 /// Imports one part and gives its ports their names.
-fn part(folder: &mut Folder, name: &str, ports: &Ports, shape: import::ShapeOf<'_>) -> Result<Imported, OnnxError> {
+fn part(
+    folder: &mut Folder,
+    name: &str,
+    ports: &Ports,
+    shape: import::ShapeOf<'_>,
+) -> Result<Imported, OnnxError> {
     let path = folder.model(name)?;
     let mut model = Model::load(&path)?;
     let wanted = match name {
         "vae_encoder" => model.moments()?,
         _ => {
             let outputs = &model.graph().output;
-            let output = outputs.iter().find(|o| o.name == ports.output).or(outputs.first());
-            let missing = || OnnxError::Malformed { path: path.clone(), reason: "the graph has no output".into() };
+            let output = outputs
+                .iter()
+                .find(|o| o.name == ports.output)
+                .or(outputs.first());
+            let missing = || OnnxError::Malformed {
+                path: path.clone(),
+                reason: "the graph has no output".into(),
+            };
             output.ok_or_else(missing)?.name.clone()
         }
     };
@@ -193,15 +248,30 @@ fn part(folder: &mut Folder, name: &str, ports: &Ports, shape: import::ShapeOf<'
 
 /// For each input of the file, which of the part's inputs it is: by name, else by position.
 fn ports_of(model: &Model, path: &Path, ports: &Ports) -> Result<Vec<usize>, OnnxError> {
-    let initializers: Vec<&str> = model.graph().initializer.iter().map(|t| t.name.as_str()).collect();
-    let names = model.graph().input.iter().map(|i| i.name.as_str()).filter(|n| !initializers.contains(n));
+    let initializers: Vec<&str> = model
+        .graph()
+        .initializer
+        .iter()
+        .map(|t| t.name.as_str())
+        .collect();
+    let names = model
+        .graph()
+        .input
+        .iter()
+        .map(|i| i.name.as_str())
+        .filter(|n| !initializers.contains(n));
     let names: Vec<&str> = names.collect();
     if names.len() != ports.inputs.len() {
         let expected: Vec<&str> = ports.inputs.iter().map(|p| p.1).collect();
         let reason = format!("has the inputs {names:?}, expected {expected:?}");
-        return Err(OnnxError::Malformed { path: path.to_owned(), reason });
+        return Err(OnnxError::Malformed {
+            path: path.to_owned(),
+            reason,
+        });
     }
-    let by_name: Option<Vec<usize>> =
-        names.iter().map(|n| ports.inputs.iter().position(|p| p.0.contains(n))).collect();
+    let by_name: Option<Vec<usize>> = names
+        .iter()
+        .map(|n| ports.inputs.iter().position(|p| p.0.contains(n)))
+        .collect();
     Ok(by_name.unwrap_or_else(|| (0..names.len()).collect()))
 }

@@ -49,15 +49,22 @@ fn fused(graph: &Graph) -> Graph {
 fn stored(file: &SafeTensors<'_>, key: &str) -> Tensor {
     let view = file.tensor(key).unwrap_or_else(|e| panic!("{key}: {e}"));
     let data = match view.dtype() {
-        safetensors::Dtype::F32 => {
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        safetensors::Dtype::I64 => {
-            view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect()
-        }
+        safetensors::Dtype::F32 => view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect(),
+        safetensors::Dtype::I64 => view
+            .data()
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32)
+            .collect(),
         other => panic!("{key} is {other:?}"),
     };
-    Tensor { shape: view.shape().to_vec(), data }
+    Tensor {
+        shape: view.shape().to_vec(),
+        data,
+    }
 }
 
 fn transposed(x: &Tensor, order: [usize; 3], shape: [usize; 3]) -> Tensor {
@@ -67,34 +74,58 @@ fn transposed(x: &Tensor, order: [usize; 3], shape: [usize; 3]) -> Tensor {
     for i in 0..out[0] {
         for j in 0..out[1] {
             for k in 0..out[2] {
-                data.push(x.data[i * strides[order[0]] + j * strides[order[1]] + k * strides[order[2]]]);
+                data.push(
+                    x.data[i * strides[order[0]] + j * strides[order[1]] + k * strides[order[2]]],
+                );
             }
         }
     }
-    Tensor { shape: out.to_vec(), data }
+    Tensor {
+        shape: out.to_vec(),
+        data,
+    }
 }
 
 /// From outside a program to inside: no batch axis, channels last.
 fn inside(x: &Tensor) -> Tensor {
     match x.shape.as_slice() {
         [1, c, h, w] => transposed(x, [1, 2, 0], [*c, *h, *w]),
-        [1, rest @ ..] if !rest.is_empty() => Tensor { shape: rest.to_vec(), data: x.data.clone() },
-        [] => Tensor { shape: vec![1], data: x.data.clone() },
-        shape => Tensor { shape: shape.to_vec(), data: x.data.clone() },
+        [1, rest @ ..] if !rest.is_empty() => Tensor {
+            shape: rest.to_vec(),
+            data: x.data.clone(),
+        },
+        [] => Tensor {
+            shape: vec![1],
+            data: x.data.clone(),
+        },
+        shape => Tensor {
+            shape: shape.to_vec(),
+            data: x.data.clone(),
+        },
     }
 }
 
 fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
     assert_eq!(found.shape, expected.shape, "{what}");
     let largest = expected.data.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let worst = found.data.iter().zip(&expected.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(worst <= 1e-4 * largest, "{what}: off by {worst:e}, the largest is {largest}");
+    let worst = found
+        .data
+        .iter()
+        .zip(&expected.data)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(
+        worst <= 1e-4 * largest,
+        "{what}: off by {worst:e}, the largest is {largest}"
+    );
 }
 
 fn ports_of_part(part: &str) -> (Vec<&'static str>, &'static str) {
     match part {
         "text_encoder" => (vec!["input_ids"], "last_hidden_state"),
-        "unet" => (vec!["sample", "timestep", "encoder_hidden_states"], "out_sample"),
+        "unet" => (
+            vec!["sample", "timestep", "encoder_hidden_states"],
+            "out_sample",
+        ),
         "vae_decoder" => (vec!["latents"], "sample"),
         _ => (vec!["image"], "moments"),
     }
@@ -105,9 +136,16 @@ fn assert_reference(graph: &Graph, part: &str, key: &str) {
     let bytes = std::fs::read(fixtures().join("tiny/reference.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (inputs, output) = ports_of_part(part);
-    let inputs: Vec<Tensor> = inputs.iter().map(|i| inside(&stored(&file, &format!("{key}.{i}")))).collect();
+    let inputs: Vec<Tensor> = inputs
+        .iter()
+        .map(|i| inside(&stored(&file, &format!("{key}.{i}"))))
+        .collect();
     let found = graph.interpret(&inputs).unwrap();
-    assert_close(&found[0], &inside(&stored(&file, &format!("{key}.{output}"))), key);
+    assert_close(
+        &found[0],
+        &inside(&stored(&file, &format!("{key}.{output}"))),
+        key,
+    );
 }
 
 #[test]
@@ -117,18 +155,32 @@ fn every_exporter_gives_the_same_program() {
         for variant in &VARIANTS[1..] {
             let other = fused(&import_part(variant, part, [16, 16]).graph).structure();
             let difference = first.lines().zip(other.lines()).find(|(a, b)| a != b);
-            assert!(first == other, "{part}: {} and {variant} differ: {difference:?}", VARIANTS[0]);
+            assert!(
+                first == other,
+                "{part}: {} and {variant} differ: {difference:?}",
+                VARIANTS[0]
+            );
         }
     }
     let scalar = fused(&import_part("ts17scalar", "unet", [16, 16]).graph);
-    assert_eq!(scalar.structure(), fused(&import_part("ts17", "unet", [16, 16]).graph).structure());
+    assert_eq!(
+        scalar.structure(),
+        fused(&import_part("ts17", "unet", [16, 16]).graph).structure()
+    );
     let sampled = fused(&import_part("sampled", "vae_encoder", [16, 16]).graph);
-    assert_eq!(sampled.structure(), fused(&import_part("old14", "vae_encoder", [16, 16]).graph).structure());
-    let [a, b] = ["ts17gelu", "dyn18gelu"].map(|v| fused(&import_part(v, "text_encoder", [16, 16]).graph).structure());
+    assert_eq!(
+        sampled.structure(),
+        fused(&import_part("old14", "vae_encoder", [16, 16]).graph).structure()
+    );
+    let [a, b] = ["ts17gelu", "dyn18gelu"]
+        .map(|v| fused(&import_part(v, "text_encoder", [16, 16]).graph).structure());
     assert_eq!(a, b);
     for part in ["vae_encoder", "vae_decoder"] {
         let symbolic = fused(&import_part("dyn18sym", part, [16, 16]).graph).structure();
-        assert_eq!(symbolic, fused(&import_part("ts17", part, [16, 16]).graph).structure());
+        assert_eq!(
+            symbolic,
+            fused(&import_part("ts17", part, [16, 16]).graph).structure()
+        );
     }
 }
 
@@ -136,12 +188,28 @@ fn every_exporter_gives_the_same_program() {
 fn programs_compute_what_pytorch_does() {
     for variant in VARIANTS {
         for part in PARTS {
-            assert_reference(&fused(&import_part(variant, part, [16, 16]).graph), part, part);
+            assert_reference(
+                &fused(&import_part(variant, part, [16, 16]).graph),
+                part,
+                part,
+            );
         }
     }
-    assert_reference(&fused(&import_part("ts17scalar", "unet", [16, 16]).graph), "unet", "unet");
-    assert_reference(&fused(&import_part("sampled", "vae_encoder", [16, 16]).graph), "vae_encoder", "vae_encoder");
-    assert_reference(&fused(&import_part("ts17linear", "unet", [16, 16]).graph), "unet", "unet_linear");
+    assert_reference(
+        &fused(&import_part("ts17scalar", "unet", [16, 16]).graph),
+        "unet",
+        "unet",
+    );
+    assert_reference(
+        &fused(&import_part("sampled", "vae_encoder", [16, 16]).graph),
+        "vae_encoder",
+        "vae_encoder",
+    );
+    assert_reference(
+        &fused(&import_part("ts17linear", "unet", [16, 16]).graph),
+        "unet",
+        "unet_linear",
+    );
     for variant in ["ts17gelu", "dyn18gelu"] {
         let graph = fused(&import_part(variant, "text_encoder", [16, 16]).graph);
         assert_reference(&graph, "text_encoder", "text_encoder_gelu");
@@ -159,12 +227,17 @@ fn programs_of_other_sizes_come_from_one_import() {
         let graph = fused(&import_part(variant, part, [16, 16]).graph);
         for [h, w] in [[10, 14], [9, 13]] {
             let factor = if part == "vae_encoder" { 2 } else { 1 };
-            let resized = graph.resized([h * factor, w * factor]).unwrap_or_else(|e| panic!("{e}"));
+            let resized = graph
+                .resized([h * factor, w * factor])
+                .unwrap_or_else(|e| panic!("{e}"));
             resized.verify().unwrap();
             assert_reference(&resized, part, &format!("{key}@{h}x{w}"));
         }
         let factor = if part == "vae_encoder" { 2 } else { 1 };
-        let there_and_back = graph.resized([9 * factor, 13 * factor]).and_then(|g| g.resized([16 * factor; 2])).unwrap();
+        let there_and_back = graph
+            .resized([9 * factor, 13 * factor])
+            .and_then(|g| g.resized([16 * factor; 2]))
+            .unwrap();
         assert_eq!(there_and_back.to_string(), graph.to_string());
     }
 }
@@ -173,25 +246,56 @@ fn programs_of_other_sizes_come_from_one_import() {
 /// the fused ones.
 #[test]
 fn programs_compute_what_the_importer_does() {
-    for (variant, part) in [("dyn18", "unet"), ("old14", "text_encoder"), ("ts14", "vae_decoder"), ("dyn20", "vae_encoder")] {
+    for (variant, part) in [
+        ("dyn18", "unet"),
+        ("old14", "text_encoder"),
+        ("ts14", "vae_decoder"),
+        ("dyn20", "vae_encoder"),
+    ] {
         let imported = import_part(variant, part, [16, 16]);
         let bytes = std::fs::read(fixtures().join("tiny/reference.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (names, _) = ports_of_part(part);
-        let inputs: Vec<Tensor> = names.iter().map(|n| stored(&file, &format!("{part}.{n}"))).collect();
-        let facts: Vec<_> = imported.typed.inputs.iter().map(|o| imported.typed.outlet_fact(*o).unwrap().clone()).collect();
+        let inputs: Vec<Tensor> = names
+            .iter()
+            .map(|n| stored(&file, &format!("{part}.{n}")))
+            .collect();
+        let facts: Vec<_> = imported
+            .typed
+            .inputs
+            .iter()
+            .map(|o| imported.typed.outlet_fact(*o).unwrap().clone())
+            .collect();
         let values: TVec<_> = inputs
             .iter()
             .zip(facts)
             .map(|(x, fact)| {
                 let tensor = tract_core::internal::Tensor::from_shape(&x.shape, &x.data).unwrap();
-                tensor.cast_to_dt(fact.datum_type).unwrap().into_owned().into_tvalue()
+                tensor
+                    .cast_to_dt(fact.datum_type)
+                    .unwrap()
+                    .into_owned()
+                    .into_tvalue()
             })
             .collect();
-        let witness = imported.typed.clone().into_runnable().unwrap().run(values).unwrap();
+        let witness = imported
+            .typed
+            .clone()
+            .into_runnable()
+            .unwrap()
+            .run(values)
+            .unwrap();
         let witness = witness[0].clone().into_tensor();
-        let data = witness.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
-        let witness = Tensor { shape: witness.shape().to_vec(), data };
+        let data = witness
+            .try_as_plain_ram()
+            .unwrap()
+            .as_slice::<f32>()
+            .unwrap()
+            .to_vec();
+        let witness = Tensor {
+            shape: witness.shape().to_vec(),
+            data,
+        };
         let source = imported.graph.interpret(&inputs).unwrap();
         assert_close(&source[0], &witness, "source operators");
         let inner: Vec<Tensor> = inputs.iter().map(inside).collect();
@@ -203,8 +307,13 @@ fn programs_compute_what_the_importer_does() {
 #[test]
 fn operators_that_nobody_knows_are_named() {
     let model = Model::load(&fixtures().join("refused/unsupported/model.onnx")).unwrap();
-    let error = import::import(&model, &|_, _, _| Ok(vec![1, 4, 8, 8])).unwrap_err().to_string();
-    assert!(error.contains("/out_sample/Det") && error.contains("(Det)"), "{error}");
+    let error = import::import(&model, &|_, _, _| Ok(vec![1, 4, 8, 8]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("/out_sample/Det") && error.contains("(Det)"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -218,9 +327,14 @@ fn unsuitable_models_are_refused_with_the_reason() {
         ("control_flow", "control flow"),
         ("lstm", "recurrent"),
     ] {
-        let error = Model::load(&fixtures().join("refused").join(name).join("model.onnx")).err().map(|e| e.to_string());
+        let error = Model::load(&fixtures().join("refused").join(name).join("model.onnx"))
+            .err()
+            .map(|e| e.to_string());
         let error = error.unwrap_or_else(|| panic!("{name} was not refused"));
-        assert!(error.contains(expected) && error.contains("node"), "{name}: {error}");
+        assert!(
+            error.contains(expected) && error.contains("node"),
+            "{name}: {error}"
+        );
     }
 }
 
@@ -230,8 +344,9 @@ mod small {
     use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
     use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
     use tract_onnx::pb::{
-        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-        TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto, type_proto,
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+        StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+        attribute_proto, type_proto,
     };
 
     fn value(name: &str, shape: &[i64]) -> ValueInfoProto {
@@ -240,9 +355,19 @@ mod small {
             ..Default::default()
         });
         let shape = Some(TensorShapeProto { dim: dim.collect() });
-        let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape };
-        let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() });
-        ValueInfoProto { name: name.into(), r#type, ..Default::default() }
+        let tensor = type_proto::Tensor {
+            elem_type: DataType::Float as i32,
+            shape,
+        };
+        let r#type = Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        });
+        ValueInfoProto {
+            name: name.into(),
+            r#type,
+            ..Default::default()
+        }
     }
 
     fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
@@ -257,23 +382,48 @@ mod small {
     }
 
     fn int(name: &str, i: i64) -> AttributeProto {
-        AttributeProto { name: name.into(), i, r#type: attribute_proto::AttributeType::Int as i32, ..Default::default() }
+        AttributeProto {
+            name: name.into(),
+            i,
+            r#type: attribute_proto::AttributeType::Int as i32,
+            ..Default::default()
+        }
     }
 
     fn weight(name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
-        TensorProto { name: name.into(), data_type: data_type as i32, dims: dims.to_vec(), raw_data, ..Default::default() }
+        TensorProto {
+            name: name.into(),
+            data_type: data_type as i32,
+            dims: dims.to_vec(),
+            raw_data,
+            ..Default::default()
+        }
     }
 
     fn floats(values: &[f32]) -> Vec<u8> {
         values.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 
-    fn model(opset: i64, shape: &[i64], node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+    fn model(
+        opset: i64,
+        shape: &[i64],
+        node: Vec<NodeProto>,
+        initializer: Vec<TensorProto>,
+    ) -> ModelProto {
         let (input, output) = (vec![value("x", shape)], vec![value("y", shape)]);
         ModelProto {
             ir_version: 8,
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
-            graph: Some(GraphProto { node, initializer, input, output, ..Default::default() }),
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: opset,
+            }],
+            graph: Some(GraphProto {
+                node,
+                initializer,
+                input,
+                output,
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -281,32 +431,68 @@ mod small {
     fn translated(proto: ModelProto, shape: &[usize]) -> Graph {
         let path = Path::new("/model.onnx");
         let model = Model::new(path, path, proto).unwrap();
-        let typed = import::import(&model, &|_, _, _| Ok(shape.to_vec())).unwrap_or_else(|e| panic!("{e}"));
-        translate::translate(&typed, "small", path, &model.layer_names()).unwrap_or_else(|e| panic!("{e}"))
+        let typed =
+            import::import(&model, &|_, _, _| Ok(shape.to_vec())).unwrap_or_else(|e| panic!("{e}"));
+        translate::translate(&typed, "small", path, &model.layer_names())
+            .unwrap_or_else(|e| panic!("{e}"))
     }
 
     #[test]
     fn bfloat16_weights_are_widened() {
-        let raw = [1.5f32, -2.0].iter().flat_map(|v| v.to_le_bytes()[2..].to_vec()).collect();
+        let raw = [1.5f32, -2.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes()[2..].to_vec())
+            .collect();
         let w = weight("w", DataType::Bfloat16, &[2], raw);
         let nodes = vec![
-            node("Cast", &["w"], "wide", vec![int("to", DataType::Float as i64)]),
+            node(
+                "Cast",
+                &["w"],
+                "wide",
+                vec![int("to", DataType::Float as i64)],
+            ),
             node("Mul", &["x", "wide"], "y", vec![]),
         ];
         let graph = translated(model(17, &[1, 2], nodes, vec![w]), &[1, 2]);
-        let found = graph.interpret(&[Tensor { shape: vec![1, 2], data: vec![10.0, 1.0] }]).unwrap();
+        let found = graph
+            .interpret(&[Tensor {
+                shape: vec![1, 2],
+                data: vec![10.0, 1.0],
+            }])
+            .unwrap();
         assert_eq!(found[0].data, [15.0, -2.0]);
     }
 
     #[test]
     fn the_group_norm_of_opset_21_stays_whole() {
-        let scale = weight("norm.weight", DataType::Float, &[4], floats(&[1.0, 2.0, 3.0, 4.0]));
-        let bias = weight("norm.bias", DataType::Float, &[4], floats(&[0.0, 0.5, -0.5, 1.0]));
-        let nodes = vec![node("GroupNormalization", &["x", "norm.weight", "norm.bias"], "y", vec![int("num_groups", 2)])];
-        let graph = fused(&translated(model(21, &[1, 4, 2, 2], nodes, vec![scale, bias]), &[1, 4, 2, 2]));
+        let scale = weight(
+            "norm.weight",
+            DataType::Float,
+            &[4],
+            floats(&[1.0, 2.0, 3.0, 4.0]),
+        );
+        let bias = weight(
+            "norm.bias",
+            DataType::Float,
+            &[4],
+            floats(&[0.0, 0.5, -0.5, 1.0]),
+        );
+        let nodes = vec![node(
+            "GroupNormalization",
+            &["x", "norm.weight", "norm.bias"],
+            "y",
+            vec![int("num_groups", 2)],
+        )];
+        let graph = fused(&translated(
+            model(21, &[1, 4, 2, 2], nodes, vec![scale, bias]),
+            &[1, 4, 2, 2],
+        ));
         assert_eq!(graph.summary(), "group_norm 1");
         assert!(graph.to_string().contains("group_norm \"norm\""), "{graph}");
-        let x = Tensor { shape: vec![2, 2, 4], data: (0..16).map(|i| i as f32).collect() };
+        let x = Tensor {
+            shape: vec![2, 2, 4],
+            data: (0..16).map(|i| i as f32).collect(),
+        };
         let found = graph.interpret(&[x]).unwrap();
         // Channels 0 and 1 hold 0, 1, 4, 5, 8, 9, 12, 13: mean 6.5, variance 20.25.
         let normal = |v: f32| (v - 6.5) / 20.250_01f32.sqrt();
@@ -316,12 +502,20 @@ mod small {
 
     #[test]
     fn what_the_compiler_does_not_know_is_named() {
-        let nodes = vec![node("Mul", &["x", "x"], "square", vec![]), node("Tan", &["square"], "y", vec![])];
+        let nodes = vec![
+            node("Mul", &["x", "x"], "square", vec![]),
+            node("Tan", &["square"], "y", vec![]),
+        ];
         let path = Path::new("/model.onnx");
         let model = Model::new(path, path, model(17, &[1, 2], nodes, vec![])).unwrap();
         let typed = import::import(&model, &|_, _, _| Ok(vec![1, 2])).unwrap();
-        let error = translate::translate(&typed, "small", path, &model.layer_names()).unwrap_err().to_string();
-        assert!(error.contains("node_y") && error.contains("Tan") && error.contains("/model.onnx"), "{error}");
+        let error = translate::translate(&typed, "small", path, &model.layer_names())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("node_y") && error.contains("Tan") && error.contains("/model.onnx"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -336,12 +530,23 @@ mod small {
             let mut w = weight("w", DataType::Float, &[2], vec![]);
             w.data_location = Some(DataLocation::External as i32);
             for (key, value) in [("location", location), ("offset", offset), ("length", "8")] {
-                w.external_data.push(StringStringEntryProto { key: key.into(), value: value.into() });
+                w.external_data.push(StringStringEntryProto {
+                    key: key.into(),
+                    value: value.into(),
+                });
             }
-            let proto = model(17, &[1, 2], vec![node("Mul", &["x", "w"], "y", vec![])], vec![w]);
+            let proto = model(
+                17,
+                &[1, 2],
+                vec![node("Mul", &["x", "w"], "y", vec![])],
+                vec![w],
+            );
             Model::new(&path, &path, proto).map(|m| m.files)
         };
-        assert_eq!(load("w.data", "0").unwrap(), [path.clone(), inside.join("w.data")]);
+        assert_eq!(
+            load("w.data", "0").unwrap(),
+            [path.clone(), inside.join("w.data")]
+        );
         let outside = folder.path().join("outside.data");
         for (location, offset, expected) in [
             ("../outside.data", "0", "outside the model's folder"),
@@ -374,9 +579,11 @@ fn layers_have_the_names_of_the_checkpoint() {
         "attention \"down_blocks.0.attentions.0.transformer_blocks.0.attn1\"",
         "linear \"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q\"",
     ];
-    for (variant, names) in
-        [("ts17", [&everywhere[..], &by_path].concat()), ("dyn18", everywhere.to_vec()), ("dyn20", everywhere.to_vec())]
-    {
+    for (variant, names) in [
+        ("ts17", [&everywhere[..], &by_path].concat()),
+        ("dyn18", everywhere.to_vec()),
+        ("dyn20", everywhere.to_vec()),
+    ] {
         let text = fused(&import_part(variant, "unet", [16, 16]).graph).to_string();
         for name in names {
             assert!(text.contains(name), "{variant}: {name}");
@@ -391,7 +598,10 @@ fn damaged_files_are_told() {
     let whole = std::fs::read(fixtures().join("tiny/ts17/unet/model.onnx")).unwrap();
     for bytes in [&b"no model"[..], &whole[..whole.len() / 2], &[]] {
         std::fs::write(&path, bytes).unwrap();
-        let error = Model::load(&path).err().map(|e| e.to_string()).unwrap_or_default();
+        let error = Model::load(&path)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
         assert!(error.contains("model.onnx"), "{error}");
     }
 }

@@ -3,7 +3,10 @@
 //! folded into its bias is added to the output again.
 
 use super::{OnnxError, hook};
-use crate::graph::{Activation, BinaryKind, BuildError, Graph, Op, ReduceKind, UnaryKind, ValueId, Weight, WeightData};
+use crate::graph::{
+    Activation, BinaryKind, BuildError, Graph, Op, ReduceKind, UnaryKind, ValueId, Weight,
+    WeightData,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +20,8 @@ use tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
 use tract_core::ops::logic::Iff;
 use tract_core::ops::math;
 use tract_core::ops::nn::{
-    DataFormat, GeluExact, NearestUpsample, Reduce, Reducer, RmsNorm, Sigmoid, Silu, Softmax, SoftmaxKind,
+    DataFormat, GeluExact, NearestUpsample, Reduce, Reducer, RmsNorm, Sigmoid, Silu, Softmax,
+    SoftmaxKind,
 };
 
 /// A constant of the importer.
@@ -28,7 +32,12 @@ impl WeightData for Constant {
         self.0.shape()
     }
     fn read(&self) -> Cow<'_, [f32]> {
-        if let Some(slice) = self.0.try_as_plain_ram().ok().and_then(|t| t.as_slice::<f32>().ok()) {
+        if let Some(slice) = self
+            .0
+            .try_as_plain_ram()
+            .ok()
+            .and_then(|t| t.as_slice::<f32>().ok())
+        {
             return slice.into();
         }
         // The translation has seen that the cast works.
@@ -38,7 +47,11 @@ impl WeightData for Constant {
 
 fn elements(tensor: &Tensor) -> TractResult<Vec<f32>> {
     // Shape arithmetic has a type of its own, which casts to integers only.
-    let tensor = if tensor.datum_type() == TDim::datum_type() { tensor.cast_to::<i64>()? } else { Cow::Borrowed(tensor) };
+    let tensor = if tensor.datum_type() == TDim::datum_type() {
+        tensor.cast_to::<i64>()?
+    } else {
+        Cow::Borrowed(tensor)
+    };
     let tensor = tensor.cast_to::<f32>()?;
     Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
 }
@@ -48,7 +61,8 @@ fn is_binary<T: BinMiniOp>(op: &TypedBinOp) -> bool {
 }
 
 fn is_unary<T: ElementWiseMiniOp>(node: &TypedNode) -> bool {
-    node.op_as::<ElementWiseOp>().is_some_and(|op| op.0.is::<T>())
+    node.op_as::<ElementWiseOp>()
+        .is_some_and(|op| op.0.is::<T>())
 }
 
 struct Translator<'m> {
@@ -66,23 +80,39 @@ pub(super) fn translate(
     path: &Path,
     layers: &HashMap<String, String>,
 ) -> Result<Graph, OnnxError> {
-    let mut t = Translator { model, path, layers, graph: Graph::new(name), values: HashMap::new() };
-    let failed = |e: TractError| OnnxError::Import { path: path.to_owned(), reason: format!("{e:#}") };
+    let mut t = Translator {
+        model,
+        path,
+        layers,
+        graph: Graph::new(name),
+        values: HashMap::new(),
+    };
+    let failed = |e: TractError| OnnxError::Import {
+        path: path.to_owned(),
+        reason: format!("{e:#}"),
+    };
     for outlet in &model.inputs {
-        let shape = t.shape(*outlet).map_err(|reason| t.error(model.node(outlet.node), reason))?;
-        let value = t.graph.add_input(model.node(outlet.node).name.clone(), &shape);
+        let shape = t
+            .shape(*outlet)
+            .map_err(|reason| t.error(model.node(outlet.node), reason))?;
+        let value = t
+            .graph
+            .add_input(model.node(outlet.node).name.clone(), &shape);
         t.values.insert(*outlet, value);
     }
     for id in model.eval_order().map_err(failed)? {
         let node = model.node(id);
-        if t.values.contains_key(&id.into()) || node.outputs.iter().all(|o| o.fact.konst.is_some()) {
+        if t.values.contains_key(&id.into()) || node.outputs.iter().all(|o| o.fact.konst.is_some())
+        {
             continue;
         }
         let value = t.node(node).map_err(|reason| t.error(node, reason))?;
         t.values.insert(id.into(), value);
     }
     for outlet in &model.outputs {
-        let value = t.value(*outlet).map_err(|reason| t.error(model.node(outlet.node), reason))?;
+        let value = t
+            .value(*outlet)
+            .map_err(|reason| t.error(model.node(outlet.node), reason))?;
         t.graph.outputs.push(value);
     }
     t.graph.tidy();
@@ -92,7 +122,12 @@ pub(super) fn translate(
 impl Translator<'_> {
     fn error(&self, node: &TypedNode, reason: String) -> OnnxError {
         let (node, op) = (node.name.clone(), node.op.name().into_owned());
-        OnnxError::Operator { path: self.path.to_owned(), node, op, reason }
+        OnnxError::Operator {
+            path: self.path.to_owned(),
+            node,
+            op,
+            reason,
+        }
     }
 
     fn constant(&self, outlet: OutletId) -> Option<Arc<Tensor>> {
@@ -101,7 +136,10 @@ impl Translator<'_> {
 
     fn shape(&self, outlet: OutletId) -> Result<Vec<usize>, String> {
         let fact = self.model.outlet_fact(outlet).map_err(|e| e.to_string())?;
-        let shape = fact.shape.as_concrete().ok_or_else(|| format!("the shape {:?} is not fixed", fact.shape))?;
+        let shape = fact
+            .shape
+            .as_concrete()
+            .ok_or_else(|| format!("the shape {:?} is not fixed", fact.shape))?;
         Ok(shape.to_vec())
     }
 
@@ -110,7 +148,9 @@ impl Translator<'_> {
         if let Some(value) = self.values.get(&outlet) {
             return Ok(*value);
         }
-        let tensor = self.constant(outlet).ok_or("reads a value that was not translated")?;
+        let tensor = self
+            .constant(outlet)
+            .ok_or("reads a value that was not translated")?;
         if tensor.len() == 1 || tensor.datum_type() != f32::datum_type() {
             let data = elements(&tensor).map_err(|e| format!("a constant cannot be read ({e})"))?;
             if let (true, [one]) = (scalar, data.as_slice()) {
@@ -118,7 +158,10 @@ impl Translator<'_> {
             }
         }
         let name = &self.model.node(outlet.node).name;
-        let value = self.graph.add_weight(name.strip_suffix(".0").unwrap_or(name), Weight::new(Constant(tensor)));
+        let value = self.graph.add_weight(
+            name.strip_suffix(".0").unwrap_or(name),
+            Weight::new(Constant(tensor)),
+        );
         self.values.insert(outlet, value);
         Ok(value)
     }
@@ -128,22 +171,32 @@ impl Translator<'_> {
     }
 
     fn add(&mut self, op: Op, inputs: &[ValueId], name: &str) -> Result<ValueId, String> {
-        self.graph.add_full(op, inputs, name).map_err(|e: BuildError| e.rule)
+        self.graph
+            .add_full(op, inputs, name)
+            .map_err(|e: BuildError| e.rule)
     }
 
     /// The layer that a node belongs to: by its weights, else by the path that it is named by.
     fn layer(&self, node: &str) -> String {
         let known = self.layers.get(node).or_else(|| {
             // The importer appends to the names of nodes that it takes apart.
-            node.match_indices('.').rev().find_map(|(end, _)| self.layers.get(&node[..end]))
+            node.match_indices('.')
+                .rev()
+                .find_map(|(end, _)| self.layers.get(&node[..end]))
         });
         if let Some(layer) = known {
             return layer.strip_prefix("model.").unwrap_or(layer).to_owned();
         }
-        let Some(path) = node.strip_prefix('/') else { return node.to_owned() };
+        let Some(path) = node.strip_prefix('/') else {
+            return node.to_owned();
+        };
         let parts: Vec<&str> = path.split('/').collect();
         let parts = &parts[..parts.len() - 1];
-        let parts = if parts.first() == Some(&"model") { &parts[1..] } else { parts };
+        let parts = if parts.first() == Some(&"model") {
+            &parts[1..]
+        } else {
+            parts
+        };
         parts.join(".")
     }
 
@@ -158,7 +211,10 @@ impl Translator<'_> {
                 op if is_binary::<math::Div>(op) => BinaryKind::Div,
                 _ => return Err("no such operator between two tensors is supported".into()),
             };
-            let (a, b) = (self.operand(node.inputs[0], true)?, self.operand(node.inputs[1], true)?);
+            let (a, b) = (
+                self.operand(node.inputs[0], true)?,
+                self.operand(node.inputs[1], true)?,
+            );
             return self.add(Op::SourceBinary { kind }, &[a, b], &name);
         }
         if let Some(op) = node.op_as::<Conv>() {
@@ -199,20 +255,32 @@ impl Translator<'_> {
                 Reducer::MeanOfSquares => ReduceKind::MeanOfSquares,
                 _ => return Err("only sums and means are supported".into()),
             };
-            Op::Reduce { kind, axes: op.axes.to_vec() }
+            Op::Reduce {
+                kind,
+                axes: op.axes.to_vec(),
+            }
         } else if let Some(op) = node.op_as::<RmsNorm>() {
-            Op::RmsNorm { axis: op.axis, eps: op.eps.cast_to_scalar().map_err(|e| e.to_string())? }
+            Op::RmsNorm {
+                axis: op.axis,
+                eps: op.eps.cast_to_scalar().map_err(|e| e.to_string())?,
+            }
         } else if let Some(op) = node.op_as::<Softmax>() {
             match (op.axes.as_slice(), &op.kind, op.quant_output_dt) {
                 ([axis], SoftmaxKind::Softmax, None) => Op::SourceSoftmax { axis: *axis },
                 _ => return Err("only the plain softmax over one axis is supported".into()),
             }
         } else if let Some(op) = node.op_as::<Slice>() {
-            Op::Slice { axis: op.axis, start: dims(&op.start)?, end: dims(&op.end)? }
+            Op::Slice {
+                axis: op.axis,
+                start: dims(&op.start)?,
+                end: dims(&op.end)?,
+            }
         } else if let Some(op) = node.op_as::<TypedConcat>() {
             Op::SourceConcat { axis: op.axis }
         } else if node.op_is::<MultiBroadcastTo>() {
-            Op::Expand { shape: self.shape(outlet)? }
+            Op::Expand {
+                shape: self.shape(outlet)?,
+            }
         } else if let Some(op) = node.op_as::<NearestUpsample>() {
             match op.scales.as_slice() {
                 [1, 1, h, w] => Op::SourceUpsample { scale: [*h, *w] },
@@ -220,11 +288,18 @@ impl Translator<'_> {
             }
         } else if let Some(op) = node.op_as::<Gather>() {
             if op.axis != 0 || op.output_type.is_some() {
-                return Err(format!("only the rows of a table can be looked up, not axis {}", op.axis));
+                return Err(format!(
+                    "only the rows of a table can be looked up, not axis {}",
+                    op.axis
+                ));
             }
             Op::Gather
         } else if let Some(op) = node.op_as::<Cast>() {
-            let from = self.model.outlet_fact(node.inputs[0]).map_err(|e| e.to_string())?.datum_type;
+            let from = self
+                .model
+                .outlet_fact(node.inputs[0])
+                .map_err(|e| e.to_string())?
+                .datum_type;
             if from == f16::datum_type() || op.to == f16::datum_type() {
                 return Err("the model computes in float16; export it in float32".into());
             }
@@ -234,11 +309,17 @@ impl Translator<'_> {
             if !op.to.is_float() || from.is_float() {
                 return self.value(node.inputs[0]);
             }
-            Op::SourceUnary { kind: UnaryKind::Cast }
+            Op::SourceUnary {
+                kind: UnaryKind::Cast,
+            }
         } else if is_unary::<Silu>(node) {
-            Op::Unary { activation: Activation::Silu }
+            Op::Unary {
+                activation: Activation::Silu,
+            }
         } else if is_unary::<GeluExact>(node) {
-            Op::Unary { activation: Activation::Gelu }
+            Op::Unary {
+                activation: Activation::Gelu,
+            }
         } else if let Some(op) = node.op_as::<hook::GroupNorm>() {
             let op = Op::SourceGroupNorm {
                 groups: op.groups,
@@ -251,7 +332,11 @@ impl Translator<'_> {
         } else {
             return Err("the operator is not supported".into());
         };
-        let inputs: Vec<ValueId> = node.inputs.iter().map(|i| self.value(*i)).collect::<Result<_, _>>()?;
+        let inputs: Vec<ValueId> = node
+            .inputs
+            .iter()
+            .map(|i| self.value(*i))
+            .collect::<Result<_, _>>()?;
         self.add(op, &inputs, &name)
     }
 
@@ -275,7 +360,10 @@ impl Translator<'_> {
         if op.group != 1 || !ones(&spec.dilations) || op.q_params.is_some() {
             return Err("convolutions with groups or dilation are not supported".into());
         }
-        if spec.data_format != DataFormat::NCHW || op.kernel_fmt != KernelFormat::OIHW || spec.kernel_shape.len() != 2 {
+        if spec.data_format != DataFormat::NCHW
+            || op.kernel_fmt != KernelFormat::OIHW
+            || spec.kernel_shape.len() != 2
+        {
             return Err("only two-dimensional convolutions of NCHW pictures are supported".into());
         }
         let strides = spec.strides.clone().unwrap_or_else(|| tvec!(1, 1));
@@ -296,8 +384,15 @@ impl Translator<'_> {
             None => {
                 // The importer adds what follows the convolution to its bias: bias + computed.
                 let sum = self.model.node(node.inputs[2].node);
-                let is_add = sum.op_as::<TypedBinOp>().is_some_and(is_binary::<math::Add>);
-                let parts = (0..2).find(|i| is_add && self.constant(sum.inputs[*i]).is_some_and(|t| t.shape() == [out]));
+                let is_add = sum
+                    .op_as::<TypedBinOp>()
+                    .is_some_and(is_binary::<math::Add>);
+                let parts = (0..2).find(|i| {
+                    is_add
+                        && self
+                            .constant(sum.inputs[*i])
+                            .is_some_and(|t| t.shape() == [out])
+                });
                 shift = Some(match parts {
                     Some(i) => {
                         bias = Some(self.value(sum.inputs[i])?);
@@ -307,16 +402,36 @@ impl Translator<'_> {
                 });
             }
         }
-        let op = Op::SourceConv { stride: strides[0], pad };
-        let conv = self.graph.add(op, &[Some(x), Some(weight), bias], name).map_err(|e| e.rule)?;
-        let Some(mut shift) = shift else { return Ok(conv) };
+        let op = Op::SourceConv {
+            stride: strides[0],
+            pad,
+        };
+        let conv = self
+            .graph
+            .add(op, &[Some(x), Some(weight), bias], name)
+            .map_err(|e| e.rule)?;
+        let Some(mut shift) = shift else {
+            return Ok(conv);
+        };
         if self.graph.value(shift).weight().and_then(Weight::scalar) == Some(0.0) {
             return Ok(conv);
         }
         if self.graph.value(shift).len() == out {
-            shift = self.add(Op::Reshape { shape: vec![1, out, 1, 1] }, &[shift], name)?;
+            shift = self.add(
+                Op::Reshape {
+                    shape: vec![1, out, 1, 1],
+                },
+                &[shift],
+                name,
+            )?;
         }
-        self.add(Op::SourceBinary { kind: BinaryKind::Add }, &[conv, shift], name)
+        self.add(
+            Op::SourceBinary {
+                kind: BinaryKind::Add,
+            },
+            &[conv, shift],
+            name,
+        )
     }
 
     /// `if isnan(x) { constant } else { x }`, which attention in some exports guards its softmax with, is `x`: no row of
@@ -324,7 +439,10 @@ impl Translator<'_> {
     fn guard(&mut self, node: &TypedNode) -> Result<ValueId, String> {
         let condition = self.model.node(node.inputs[0].node);
         let guards = is_unary::<math::IsNan>(condition) || condition.op.name() == "IsNan";
-        if guards && condition.inputs[0] == node.inputs[2] && self.constant(node.inputs[1]).is_some() {
+        if guards
+            && condition.inputs[0] == node.inputs[2]
+            && self.constant(node.inputs[1]).is_some()
+        {
             return self.value(node.inputs[2]);
         }
         Err("choosing between two tensors is not supported".into())

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use kiln_package::{Activation, GraphKind, Package};
+use kiln_package::{Activation, GraphKind, Package, Stage};
 
 use super::{check_dataflow, parts};
 use crate::graph::{Graph, Op, ValueId, Weight, WeightData};
@@ -27,7 +27,10 @@ struct Builder(Graph, HashMap<Vec<usize>, Weight>);
 
 impl Builder {
     fn weight(&mut self, shape: &[usize]) -> Option<ValueId> {
-        let weight = self.1.entry(shape.to_vec()).or_insert_with(|| Weight::new(Zeros(shape.to_vec())));
+        let weight = self
+            .1
+            .entry(shape.to_vec())
+            .or_insert_with(|| Weight::new(Zeros(shape.to_vec())));
         Some(self.0.add_weight("w", weight.clone()))
     }
 
@@ -43,13 +46,32 @@ impl Builder {
     fn norm(&mut self, x: ValueId, x2: Option<ValueId>) -> ValueId {
         let c = self.channels(x) + x2.map_or(0, |x2| self.channels(x2));
         let (gamma, beta) = (self.weight(&[c]), self.weight(&[c]));
-        self.add(Op::GroupNorm { groups: 8, eps: 1e-5, activation: Activation::Silu }, &[Some(x), x2, gamma, beta])
+        self.add(
+            Op::GroupNorm {
+                groups: 8,
+                eps: 1e-5,
+                activation: Activation::Silu,
+                quantized: false,
+            },
+            &[Some(x), x2, gamma, beta],
+        )
     }
 
-    fn conv(&mut self, x: ValueId, out: usize, shift: Option<ValueId>, residual: Option<ValueId>) -> ValueId {
+    fn conv(
+        &mut self,
+        x: ValueId,
+        out: usize,
+        shift: Option<ValueId>,
+        residual: Option<ValueId>,
+    ) -> ValueId {
         let c = self.channels(x);
         let (weight, bias) = (self.weight(&[out, c, 3, 3]), self.weight(&[out]));
-        let op = Op::Conv2d { stride: 1, pad: [1; 4], up: None, activation: Activation::None };
+        let op = Op::Conv2d {
+            stride: 1,
+            pad: [1; 4],
+            up: None,
+            activation: Activation::None,
+        };
         self.add(op, &[Some(x), weight, bias, shift, residual])
     }
 
@@ -62,30 +84,58 @@ impl Builder {
         residual: Option<ValueId>,
     ) -> ValueId {
         let k = self.channels(x) + x2.map_or(0, |x2| self.channels(x2));
-        let rows = if activation == Activation::Geglu { 2 * n } else { n };
+        let rows = if activation == Activation::Geglu {
+            2 * n
+        } else {
+            n
+        };
         let weight = self.weight(&[rows, k]);
-        self.add(Op::Linear { activation }, &[Some(x), x2, weight, None, None, residual])
+        self.add(
+            Op::Linear { activation },
+            &[Some(x), x2, weight, None, None, residual],
+        )
     }
 
-    fn resnet(&mut self, x: ValueId, x2: Option<ValueId>, out: usize, time: Option<ValueId>) -> ValueId {
+    fn resnet(
+        &mut self,
+        x: ValueId,
+        x2: Option<ValueId>,
+        out: usize,
+        time: Option<ValueId>,
+    ) -> ValueId {
         let shift = time.map(|time| self.linear(time, None, out, Activation::None, None));
         let normed = self.norm(x, x2);
         let hidden = self.conv(normed, out, shift, None);
         let hidden = self.norm(hidden, None);
         let same = x2.is_none() && self.channels(x) == out;
-        let shortcut = if same { x } else { self.linear(x, x2, out, Activation::None, None) };
+        let shortcut = if same {
+            x
+        } else {
+            self.linear(x, x2, out, Activation::None, None)
+        };
         self.conv(hidden, out, None, Some(shortcut))
     }
 
     fn attention(&mut self, x: ValueId, context: Option<ValueId>) -> ValueId {
         let c = self.channels(x);
         let (gamma, beta) = (self.weight(&[c]), self.weight(&[c]));
-        let normed = self.add(Op::LayerNorm { eps: 1e-5 }, &[Some(x), gamma, beta]);
+        let normed = self.add(
+            Op::LayerNorm {
+                eps: 1e-5,
+                quantized: false,
+            },
+            &[Some(x), gamma, beta],
+        );
         let source = context.unwrap_or(normed);
         let q = self.linear(normed, None, c, Activation::None, None);
         let k = self.linear(source, None, c, Activation::None, None);
         let v = self.linear(source, None, c, Activation::None, None);
-        let op = Op::Attention { heads: 8, scale: 0.5, causal: false };
+        let op = Op::Attention {
+            heads: 8,
+            scale: 0.5,
+            causal: false,
+            integers: false,
+        };
         let attended = self.add(op, &[Some(q), Some(k), Some(v), None]);
         self.linear(attended, None, c, Activation::None, Some(x))
     }
@@ -104,8 +154,17 @@ impl Builder {
     fn resample(&mut self, x: ValueId, up: bool) -> ValueId {
         let [h, w, c] = self.0.shape(x).try_into().unwrap();
         let (weight, bias) = (self.weight(&[c, c, 3, 3]), self.weight(&[c]));
-        let (stride, up) = if up { (1, Some([2 * h, 2 * w])) } else { (2, None) };
-        let op = Op::Conv2d { stride, pad: [1; 4], up, activation: Activation::None };
+        let (stride, up) = if up {
+            (1, Some([2 * h, 2 * w]))
+        } else {
+            (2, None)
+        };
+        let op = Op::Conv2d {
+            stride,
+            pad: [1; 4],
+            up,
+            activation: Activation::None,
+        };
         self.add(op, &[Some(x), weight, bias])
     }
 }
@@ -118,7 +177,10 @@ fn unet(size: usize) -> Graph {
     let timestep = b.0.add_input("timestep", &[1]);
     let context = b.0.add_input("encoder_hidden_states", &[77, 80]);
     let frequencies = b.weight(&[16]);
-    let time = b.add(Op::TimestepEmbedding { cos_first: true }, &[Some(timestep), frequencies]);
+    let time = b.add(
+        Op::TimestepEmbedding { cos_first: true },
+        &[Some(timestep), frequencies],
+    );
     let time = Some(b.linear(time, None, 128, Activation::Silu, None));
     let mut x = b.conv(sample, channels[0], None, None);
     let mut skips = vec![x];
@@ -182,7 +244,14 @@ fn arenas_are_within_a_twentieth_of_the_bound() {
     let part = |kind, size: usize, graph: Graph| {
         graph.verify().unwrap();
         let pixels = 8 * size as u32;
-        Part { kind, height: pixels, width: pixels, graph }
+        Part {
+            kind,
+            stage: Stage::Whole,
+            max_chunks: 1,
+            height: pixels,
+            width: pixels,
+            graph,
+        }
     };
     let mut graphs = Vec::from([8, 24, 64].map(|size| part(GraphKind::Unet, size, unet(size))));
     graphs.extend([8, 32].map(|size| part(GraphKind::VaeDecoder, size, decoder(size))));
@@ -196,12 +265,31 @@ fn arenas_are_within_a_twentieth_of_the_bound() {
     let package = Package::open(file.get_ref()).unwrap();
     for program in package.programs() {
         let buffers = program.buffers();
-        let lifetimes: Vec<Lifetime> =
-            buffers.iter().map(|b| Lifetime { bytes: b.bytes, first: b.first, last: b.last }).collect();
+        let lifetimes: Vec<Lifetime> = buffers
+            .iter()
+            .map(|b| Lifetime {
+                bytes: b.bytes,
+                first: b.first,
+                last: b.last,
+            })
+            .collect();
         let offsets = buffers.iter().map(|b| b.offset).collect();
         let (bytes, bound) = (program.arena_bytes(), memory::bound(&lifetimes));
-        assert_eq!(memory::conflict(&lifetimes, &memory::Arena { offsets, bytes, bound }), None);
+        assert_eq!(
+            memory::conflict(
+                &lifetimes,
+                &memory::Arena {
+                    offsets,
+                    bytes,
+                    bound
+                }
+            ),
+            None
+        );
         let name = format!("{} {}", program.graph(), program.height());
-        assert!(bytes >= bound && bytes * 20 <= bound * 21, "{name}: {bytes} bytes for a bound of {bound}");
+        assert!(
+            bytes >= bound && bytes * 20 <= bound * 21,
+            "{name}: {bytes} bytes for a bound of {bound}"
+        );
     }
 }

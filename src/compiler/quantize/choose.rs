@@ -1,0 +1,105 @@
+//! Which products are of integers: the rule.
+//!
+//! A product stays in sixteen bits
+//! - if its weights are not constants, or its `x` is one;
+//! - if it has fewer than 8 inputs or outputs, or more inputs than an integer sum can hold;
+//! - if, at any of the calibration inputs, its signal-to-noise is below [`LEAST_DECIBELS`].
+//!
+//! All others are of 8-bit integers.
+
+use std::fmt;
+
+use crate::graph::{Graph, NodeId, Op};
+
+/// A layer whose own result is worse than this stays in sixteen bits.
+pub const LEAST_DECIBELS: f64 = 25.0;
+/// Fewer inputs or outputs than these are not worth integers.
+const LEAST_CHANNELS: usize = 8;
+/// The most products of a difference of codes and an integer weight whose sum `i32` holds.
+const MAX_INPUTS: usize = i32::MAX as usize / (255 * 127);
+
+/// Why a product has its precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its error is small enough for integers.
+    Accurate,
+    /// Its error is too large for integers.
+    Inaccurate,
+    /// Its weights are not constants, or its input is one.
+    Form,
+    /// It has too few inputs.
+    FewInputs,
+    /// It has too few outputs.
+    FewOutputs,
+    /// It has more inputs than an integer sum holds.
+    ManyInputs,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Accurate => "accurate",
+            Reason::Inaccurate => "inaccurate",
+            Reason::Form => "no constant weights",
+            Reason::FewInputs => "few inputs",
+            Reason::FewOutputs => "few outputs",
+            Reason::ManyInputs => "many inputs",
+        })
+    }
+}
+
+/// The products of a graph, in order.
+pub(crate) fn products(graph: &Graph) -> Vec<NodeId> {
+    let product = |op: &Op| matches!(op, Op::Conv2d { .. } | Op::Linear { .. });
+    graph
+        .iter_nodes()
+        .filter(|(_, node)| product(&node.op))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Inputs and outputs of a product, as channels.
+fn channels(graph: &Graph, id: NodeId) -> [usize; 2] {
+    let shape = graph
+        .node(id)
+        .input("weight")
+        .map_or(&[][..], |weight| graph.shape(weight));
+    [
+        shape.get(1).copied().unwrap_or(0),
+        shape.first().copied().unwrap_or(0),
+    ]
+}
+
+/// Why a product cannot be of integers whatever its error; `None` if it can.
+pub(crate) fn excluded(graph: &Graph, id: NodeId) -> Option<Reason> {
+    let node = graph.node(id);
+    let constant = |slot: &str| {
+        node.input(slot)
+            .is_some_and(|value| graph.value(value).weight().is_some())
+    };
+    if !constant("weight") || constant("x") || constant("x2") {
+        return Some(Reason::Form);
+    }
+    let [inputs, outputs] = channels(graph, id);
+    let weight = node
+        .input("weight")
+        .map_or(0, |weight| graph.value(weight).len());
+    if inputs < LEAST_CHANNELS {
+        Some(Reason::FewInputs)
+    } else if outputs < LEAST_CHANNELS {
+        Some(Reason::FewOutputs)
+    } else if weight / outputs > MAX_INPUTS {
+        Some(Reason::ManyInputs)
+    } else {
+        None
+    }
+}
+
+/// The precision of a product that may be of integers, from its signal-to-noise at each calibration input.
+pub(crate) fn by_error(decibels: &[f64]) -> Reason {
+    if decibels.iter().all(|db| *db >= LEAST_DECIBELS) {
+        Reason::Accurate
+    } else {
+        Reason::Inaccurate
+    }
+}

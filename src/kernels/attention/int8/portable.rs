@@ -1,0 +1,280 @@
+use std::{
+    array,
+    f32::consts::{LN_2, LOG2_E},
+    ops::Range,
+};
+
+use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, weight_code};
+use crate::{
+    Element, Isa, Kernels, PANEL,
+    gemm::int8::tile::{Left, Steps},
+    lanes, math,
+    scratch::Scratch,
+};
+
+/// Panels of keys in a tile.
+const KEY_PANELS: usize = TILE / PANEL;
+
+/// One task's work in scratch.
+struct Work<'s, L> {
+    /// Query rows, padded to whole tiles of the instruction set.
+    rows: usize,
+    /// `[ceil(dim / STEPS)][rows][STEPS]`
+    q: &'s mut [[L; STEPS]],
+    /// A row of products with the tile's keys per query row.
+    products: &'s mut [[i32; TILE]],
+    /// A row of coded weights per query row.
+    weights: &'s mut [[L; TILE]],
+    /// `[ceil(dim / 16)][rows][16]`
+    sums: &'s mut [[f32; PANEL]],
+    /// What a row's scores are multiplied with.
+    factor: &'s mut [f32],
+    /// A row's maximum and sum of weights.
+    m: &'s mut [f32],
+    l: &'s mut [f32],
+    /// A row's sum of the tile's weights.
+    total: &'s mut [f32],
+    /// What a tile multiplies a row's sums with, and its own.
+    old: &'s mut [f32],
+    part: &'s mut [f32],
+}
+
+impl<T: Element> AttentionInt8<'_, T> {
+    /// [`AttentionInt8::scalar_row`] for all rows of a task.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run).
+    #[inline(always)]
+    pub(super) unsafe fn portable_tile(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        scratch: &mut [u8],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match kernels.isa() {
+                Isa::Avx512Vnni => self.tile::<u8, 12, 2>(kernels, head, queries, scratch),
+                _ => self.tile::<i16, 6, 1>(kernels, head, queries, scratch),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<L: Left, const ROWS: usize, const PANELS: usize>(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        scratch: &mut [u8],
+    ) {
+        let (p, layout) = (self.params(), self.layout());
+        let dim = p.head_dim;
+        let rows = queries.len().next_multiple_of(ROWS);
+        let columns = layout.dim16 / PANEL;
+        // SAFETY: the first phase wrote the codes, and nobody writes them now.
+        let codes = layout.parts(unsafe { self.codes.slice(self.part(head)) });
+        let mut scratch = Scratch::new(scratch);
+        let mut work = Work::<L> {
+            rows,
+            q: scratch.take_of(dim.div_ceil(STEPS) * rows),
+            products: scratch.take_of(rows),
+            weights: scratch.take_of(rows),
+            sums: scratch.take_rows(columns * rows),
+            factor: scratch.take(rows),
+            m: scratch.take(rows),
+            l: scratch.take(rows),
+            total: scratch.take(rows),
+            old: scratch.take(rows),
+            part: scratch.take(rows),
+        };
+        work.sums.fill([0.0; PANEL]);
+        work.m.fill(f32::NEG_INFINITY);
+        work.l.fill(0.0);
+        self.load_queries(
+            kernels,
+            head,
+            queries.clone(),
+            &mut work,
+            scratch.take(layout.dim16),
+        );
+        for start in (0..p.kv_rows).step_by(TILE) {
+            let keys = TILE.min(p.kv_rows - start);
+            for row in (0..rows).step_by(ROWS) {
+                work.multiply_keys::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
+            }
+            work.weigh(&codes, start, keys);
+            for row in (0..rows).step_by(ROWS) {
+                let values =
+                    |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
+                let mut column = 0;
+                while column + PANELS <= columns {
+                    let values: [_; PANELS] = array::from_fn(|p| values(column + p));
+                    work.gather::<ROWS, PANELS>(kernels, values, row, column);
+                    column += PANELS;
+                }
+                while column < columns {
+                    work.gather::<ROWS, 1>(kernels, [values(column)], row, column);
+                    column += 1;
+                }
+            }
+        }
+        for (row, query) in queries.enumerate() {
+            let start = (query * p.heads + head) * dim;
+            for column in 0..columns {
+                let range = start + column * PANEL..start + dim.min((column + 1) * PANEL);
+                // SAFETY: this task alone has this row of this head.
+                let out = unsafe { self.float.out.slice_mut(range) };
+                let mut values = work.sums[column * rows + row];
+                for (value, scale) in values
+                    .iter_mut()
+                    .zip(&codes.v_scale[column * PANEL..][..PANEL])
+                {
+                    *value = *value * scale / work.l[row];
+                }
+                T::store_slice(kernels, &values[..out.len()], out);
+            }
+        }
+    }
+
+    /// Codes the query rows; rows past them and columns past the head's are zero.
+    #[inline(always)]
+    fn load_queries<L: Left>(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        work: &mut Work<L>,
+        line: &mut [f32],
+    ) {
+        let p = self.params();
+        work.q.fill([L::default(); STEPS]);
+        work.factor.fill(0.0);
+        let line = &mut line[..p.head_dim];
+        for (row, query) in queries.enumerate() {
+            T::load_slice(
+                kernels,
+                &self.float.q[query * p.q_stride + head * p.head_dim..][..line.len()],
+                line,
+            );
+            let mut largest = 0.0;
+            for x in &*line {
+                largest = math::max(x.abs(), largest);
+            }
+            let map = Symmetric::of(largest);
+            work.factor[row] = map.scale * p.scale * LOG2_E;
+            for (block, x) in line.chunks(STEPS).enumerate() {
+                let mut codes = [0; STEPS];
+                for (code, x) in codes.iter_mut().zip(x) {
+                    *code = (i32::from(map.code(*x)) + OFFSET) as u8;
+                }
+                L::fill(&codes, &mut work.q[block * work.rows + row]);
+            }
+        }
+    }
+}
+
+impl<L: Left> Work<'_, L> {
+    /// The products of `ROWS` query rows with the tile of keys from `start` on.
+    #[inline(always)]
+    fn multiply_keys<const ROWS: usize, const PANELS: usize>(
+        &mut self,
+        kernels: Kernels,
+        codes: &Head,
+        row: usize,
+        start: usize,
+        dim4: usize,
+    ) {
+        for panel in (0..KEY_PANELS).step_by(PANELS) {
+            let mut sums = [[[0; PANEL]; ROWS]; PANELS];
+            for (block, step) in (0..dim4).step_by(STEPS).enumerate() {
+                let steps = step / 4..dim4.min(step + STEPS) / 4;
+                let q = self.q[block * self.rows + row..]
+                    .first_chunk()
+                    .expect("rows are padded");
+                let keys: [&[Steps]; PANELS] = array::from_fn(|p| {
+                    &codes.k[(start / PANEL + panel + p) * (dim4 / 4)..][steps.clone()]
+                });
+                L::multiply::<ROWS, PANELS, _>(kernels, q, keys, sums.each_mut());
+            }
+            for (p, sums) in sums.iter().enumerate() {
+                for (products, sums) in self.products[row..].iter_mut().zip(sums) {
+                    products[(panel + p) * PANEL..][..PANEL].copy_from_slice(sums);
+                }
+            }
+        }
+    }
+
+    /// Turns products into weights, and brings each row's maximum and sum up to date.
+    #[inline(always)]
+    fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
+        let width = keys.next_multiple_of(PANEL);
+        let (scales, offsets) = (
+            &codes.k_scale[start..][..width],
+            &codes.k_offset[start..][..width],
+        );
+        let (mut scores, mut weights) = ([0.0; TILE], [0; TILE]);
+        for row in 0..self.rows {
+            let (scores, factor) = (&mut scores[..width], self.factor[row]);
+            for (((score, product), offset), scale) in scores
+                .iter_mut()
+                .zip(&self.products[row])
+                .zip(offsets)
+                .zip(scales)
+            {
+                *score = (product - offset) as f32 * (factor * scale);
+            }
+            scores[keys..].fill(f32::NEG_INFINITY);
+            let t = lanes::max(scores);
+            let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
+            for (weight, score) in weights.iter_mut().zip(&*scores) {
+                *weight = weight_code(*score - t);
+            }
+            let mut total = 0;
+            for weight in &weights[..width] {
+                total += u32::from(*weight);
+            }
+            L::fill(&weights, &mut self.weights[row]);
+            self.total[row] = total as f32;
+            let new = math::max(self.m[row], t);
+            self.old[row] = self.m[row] - new;
+            self.part[row] = t - new;
+            self.m[row] = new;
+        }
+        for old in self.old.iter_mut() {
+            *old = math::exp(*old * LN_2);
+        }
+        for part in self.part.iter_mut() {
+            *part = math::exp(*part * LN_2);
+        }
+        for row in 0..self.rows {
+            self.l[row] = self.total[row].mul_add(self.part[row], self.l[row] * self.old[row]);
+        }
+    }
+
+    /// Adds `ROWS` rows of weights times the tile's values to `sums`.
+    #[inline(always)]
+    fn gather<const ROWS: usize, const PANELS: usize>(
+        &mut self,
+        kernels: Kernels,
+        values: [&[Steps]; PANELS],
+        row: usize,
+        column: usize,
+    ) {
+        let mut products = [[[0; PANEL]; ROWS]; PANELS];
+        let weights = self.weights[row..].first_chunk().expect("rows are padded");
+        L::multiply::<ROWS, PANELS, _>(kernels, weights, values, products.each_mut());
+        for (p, products) in products.iter().enumerate() {
+            let sums = &mut self.sums[(column + p) * self.rows + row..][..ROWS];
+            for (i, (sums, products)) in sums.iter_mut().zip(products).enumerate() {
+                let (old, part) = (self.old[row + i], self.part[row + i]);
+                let mut values = *sums;
+                for lane in 0..PANEL {
+                    values[lane] = (products[lane] as f32).mul_add(part, values[lane] * old);
+                }
+                *sums = values;
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use std::ops::Range;
+
+use super::GROUP_PANELS;
+use crate::{
+    Activation, ArgumentError, Element, Kernels, PANEL, Residual, error::Check, math,
+    output::Output,
+};
+
+/// What follows a product: per output element, each rounded to `f32` and only if present, plus bias, plus shift,
+/// activation, plus residual; then rounded once to the storage type. Under GEGLU value and gate each have a product and a
+/// bias, and the result is value times `gelu` of gate.
+pub(crate) struct Epilogue<'a, T> {
+    pub n: usize,
+    bias: Option<&'a [f32]>,
+    shift: Option<&'a [T]>,
+    activation: Activation,
+    residual: Residual<'a, T>,
+    out: Output<'a, T>,
+}
+
+/// The operands of an epilogue.
+pub(crate) struct Operands<'a, T> {
+    pub bias: Option<&'a [f32]>,
+    pub shift: Option<&'a [T]>,
+    pub activation: Activation,
+    pub residual: Residual<'a, T>,
+    pub out: &'a mut [T],
+}
+
+impl<'a, T: Element> Epilogue<'a, T> {
+    pub fn new(
+        check: &Check,
+        rows: usize,
+        n: usize,
+        operands: Operands<'a, T>,
+    ) -> Result<Self, ArgumentError> {
+        let Operands {
+            bias,
+            shift,
+            activation,
+            residual,
+            out,
+        } = operands;
+        check.that("rows", rows > 0)?;
+        check.that("n", n > 0 && n <= isize::MAX as usize / 64)?;
+        let halves = if activation == Activation::Geglu {
+            2
+        } else {
+            1
+        };
+        check.optional("bias", bias, halves * n)?;
+        check.optional("shift", shift, n)?;
+        check.that("shift", shift.is_none() || halves == 1)?;
+        let len = check.size("rows", &[rows, n])?;
+        check.len("out", out.len(), len)?;
+        if let Residual::Other(residual) = residual {
+            check.len("residual", residual.len(), len)?;
+        }
+        Ok(Self {
+            n,
+            bias,
+            shift,
+            activation,
+            residual,
+            out: Output::new(out),
+        })
+    }
+
+    /// Panels to a column panel of the output: 2 under GEGLU.
+    #[inline(always)]
+    pub fn halves(&self) -> usize {
+        if self.activation == Activation::Geglu {
+            2
+        } else {
+            1
+        }
+    }
+
+    /// All weight panels.
+    pub fn panels(&self) -> usize {
+        self.halves() * self.n.div_ceil(PANEL)
+    }
+
+    /// The output columns of some panels.
+    #[inline(always)]
+    pub fn columns(&self, panels: &Range<usize>) -> Range<usize> {
+        panels.start / self.halves() * PANEL..self.n.min(panels.end / self.halves() * PANEL)
+    }
+
+    /// The definition for a row and the columns of `panels`: `product(panel, column)` is a column's product, a gate's
+    /// columns counting from `n` on.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
+    pub unsafe fn scalar_row(
+        &self,
+        row: usize,
+        panels: Range<usize>,
+        product: impl Fn(usize, usize) -> f32,
+    ) {
+        let (columns, halves) = (self.columns(&panels), self.halves());
+        // SAFETY: the caller's promise.
+        let out = unsafe {
+            self.out
+                .slice_mut(row * self.n + columns.start..row * self.n + columns.end)
+        };
+        let biased = |panel, column: usize| {
+            let product = product(panel, column);
+            self.bias.map_or(product, |bias| product + bias[column])
+        };
+        for (column, out) in columns.zip(out) {
+            let mut v = biased(column / PANEL * halves, column);
+            if let Some(shift) = self.shift {
+                v += shift[column].load();
+            }
+            v = match self.activation {
+                Activation::Geglu => {
+                    v * math::gelu(biased(column / PANEL * halves + 1, column + self.n))
+                }
+                activation => math::activate(activation, v),
+            };
+            v = match self.residual {
+                Residual::None => v,
+                Residual::InPlace => out.load() + v,
+                Residual::Other(residual) => residual[row * self.n + column].load() + v,
+            };
+            *out = T::store(v);
+        }
+    }
+
+    /// A row of `panels`, whose products stand in `products` every `stride` rows; at most `GROUP_PANELS` panels.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
+    #[inline(always)]
+    pub unsafe fn row(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        panels: Range<usize>,
+        products: &[[f32; PANEL]],
+        stride: usize,
+    ) {
+        let (columns, halves) = (self.columns(&panels), self.halves());
+        let width = columns.len();
+        let at = row * self.n + columns.start..row * self.n + columns.end;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.out.slice_mut(at.clone()) };
+        let (mut v, mut other) = ([0.0; GROUP_PANELS * PANEL], [0.0; GROUP_PANELS * PANEL]);
+        self.biased(products, halves * stride, columns.start, &mut v[..width]);
+        if let Some(shift) = self.shift {
+            T::load_slice(kernels, &shift[columns.clone()], &mut other[..width]);
+            add(&mut v[..width], &other[..width]);
+        }
+        if self.activation == Activation::Geglu {
+            self.biased(
+                &products[stride..],
+                halves * stride,
+                self.n + columns.start,
+                &mut other[..width],
+            );
+            math::activate_slice(Activation::Gelu, &mut other[..width]);
+            for (v, gate) in v[..width].iter_mut().zip(&other[..width]) {
+                *v *= gate;
+            }
+        } else {
+            math::activate_slice(self.activation, &mut v[..width]);
+        }
+        let residual = match self.residual {
+            Residual::None => None,
+            Residual::InPlace => Some(&*out),
+            Residual::Other(residual) => Some(&residual[at]),
+        };
+        if let Some(residual) = residual {
+            T::load_slice(kernels, residual, &mut other[..width]);
+            add(&mut v[..width], &other[..width]);
+        }
+        T::store_slice(kernels, &v[..width], out);
+    }
+
+    /// Products and the bias from `column` of its row on, into `to`.
+    #[inline(always)]
+    fn biased(&self, products: &[[f32; PANEL]], stride: usize, column: usize, to: &mut [f32]) {
+        for (to, products) in to.chunks_mut(PANEL).zip(products.iter().step_by(stride)) {
+            to.copy_from_slice(&products[..to.len()]);
+        }
+        if let Some(bias) = self.bias {
+            add(to, &bias[column..][..to.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn add(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
+    }
+}

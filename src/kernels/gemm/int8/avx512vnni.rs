@@ -1,0 +1,51 @@
+use std::arch::x86_64::*;
+
+use super::tile::{Rows, Steps};
+
+/// [`Left::multiply`](super::tile::Left::multiply) of bytes with one vector to a panel's row.
+///
+/// # Safety
+/// This CPU has the features. The panels of `b` are equally long, at most `STRIDE / 4`.
+#[inline]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
+    a: &[[u8; STRIDE]; ROWS],
+    b: [&[Steps]; PANELS],
+    sums: [&mut Rows<ROWS>; PANELS],
+) {
+    let mut local = [[_mm512_setzero_si512(); PANELS]; ROWS];
+    for row in 0..ROWS {
+        for panel in 0..PANELS {
+            // SAFETY: sixteen sums.
+            local[row][panel] = unsafe { _mm512_loadu_si512(sums[panel][row].as_ptr().cast()) };
+        }
+    }
+    for group in 0..b[0].len() {
+        let mut columns = [_mm512_setzero_si512(); PANELS];
+        for panel in 0..PANELS {
+            // SAFETY: a row of 64 bytes, inside by the caller's promise.
+            columns[panel] =
+                unsafe { _mm512_loadu_si512(b[panel].get_unchecked(group).as_ptr().cast()) };
+        }
+        for row in 0..ROWS {
+            // SAFETY: four codes, inside by the caller's promise.
+            let x = _mm512_set1_epi32(unsafe {
+                a[row]
+                    .as_ptr()
+                    .add(4 * group)
+                    .cast::<i32>()
+                    .read_unaligned()
+            });
+            for panel in 0..PANELS {
+                local[row][panel] = _mm512_dpbusd_epi32(local[row][panel], x, columns[panel]);
+            }
+        }
+    }
+    for row in 0..ROWS {
+        for panel in 0..PANELS {
+            // SAFETY: sixteen sums.
+            unsafe { _mm512_storeu_si512(sums[panel][row].as_mut_ptr().cast(), local[row][panel]) }
+        }
+    }
+}

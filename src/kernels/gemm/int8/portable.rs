@@ -1,0 +1,154 @@
+use std::{array, ops::Range};
+
+use super::{
+    BLOCK_K, CodeRows, GROUP_PANELS, GemmInt8,
+    tile::{self, Left},
+};
+use crate::{Element, Isa, Kernels, PANEL, pack, scratch::Scratch};
+
+/// One task's work in scratch.
+struct Work<'s, L> {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    /// Rows, padded to whole tiles.
+    padded: usize,
+    /// The rows' codes of one block of k.
+    left: &'s mut [[L; BLOCK_K]],
+    /// `[panel][row]`
+    sums: &'s mut [[i32; PANEL]],
+}
+
+impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run).
+    #[inline(always)]
+    pub(super) unsafe fn portable(&self, kernels: Kernels, task: usize, scratch: &mut [u8]) {
+        let (rows, panels) = self.split.task(self.rows, self.epilogue.panels(), task);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match kernels.isa() {
+                Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
+                _ => self.task::<i16, 6, 1>(kernels, rows, panels, scratch),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn task<L: Left, const ROWS: usize, const PANELS: usize>(
+        &self,
+        kernels: Kernels,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        scratch: &mut [u8],
+    ) {
+        let mut scratch = Scratch::new(scratch);
+        let padded = rows.len().next_multiple_of(ROWS);
+        let mut work = Work::<L> {
+            padded,
+            left: scratch.take_of(padded),
+            sums: scratch.take_of(panels.len() * padded),
+            rows,
+            panels,
+        };
+        let line: &mut [u8] = scratch.take_of(BLOCK_K);
+        work.sums.fill([0; PANEL]);
+        work.left[work.rows.len()..].fill([L::default(); BLOCK_K]);
+        // In fours of k.
+        let groups = pack::i8_padded_k(self.k) / 4;
+        let blocks = (groups * 4).div_ceil(BLOCK_K);
+        for block in 0..blocks {
+            let groups = block * groups / blocks..(block + 1) * groups / blocks;
+            let start = groups.start * 4;
+            let present = self.k.min(groups.end * 4).saturating_sub(start);
+            let line = &mut line[..groups.len() * 4];
+            line[present..].fill(0);
+            for (row, left) in work.rows.clone().zip(work.left.iter_mut()) {
+                self.left.gather(row, start, &mut line[..present]);
+                L::fill(line, &mut left[..line.len()]);
+            }
+            let mut panel = work.panels.start;
+            while panel + PANELS <= work.panels.end {
+                self.columns::<L, ROWS, PANELS>(kernels, &mut work, panel, groups.clone());
+                panel += PANELS;
+            }
+            while panel < work.panels.end {
+                self.columns::<L, ROWS, 1>(kernels, &mut work, panel, groups.clone());
+                panel += 1;
+            }
+        }
+        for row in work.rows.clone() {
+            // SAFETY: the caller's promise.
+            unsafe { self.finish(kernels, row, &work) }
+        }
+    }
+
+    /// All rows times the `PANELS` panels from `panel` on, for one block of k.
+    #[inline(always)]
+    fn columns<L: Left, const ROWS: usize, const PANELS: usize>(
+        &self,
+        kernels: Kernels,
+        work: &mut Work<L>,
+        panel: usize,
+        groups: Range<usize>,
+    ) {
+        let b: [_; PANELS] = array::from_fn(|p| &self.panel(panel + p)[groups.clone()]);
+        let index = panel - work.panels.start;
+        let mut row = 0;
+        while row + 1 < work.rows.len() {
+            let left = work.left[row..].first_chunk().expect("rows are padded");
+            L::multiply::<ROWS, PANELS, _>(
+                kernels,
+                left,
+                b,
+                tile::sums_of(work.sums, work.padded, row, index),
+            );
+            row += ROWS;
+        }
+        if row < work.rows.len() {
+            let left = work.left[row..].first_chunk().expect("inside the rows");
+            L::multiply::<1, PANELS, _>(
+                kernels,
+                left,
+                b,
+                tile::sums_of(work.sums, work.padded, row, index),
+            );
+        }
+    }
+
+    /// What follows the sums of one row.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run).
+    #[inline(always)]
+    unsafe fn finish<L>(&self, kernels: Kernels, row: usize, work: &Work<L>) {
+        let (scale, zero_point) = self.left.pair(row);
+        let halves = self.epilogue.halves();
+        let mut products = [[0.0; PANEL]; GROUP_PANELS];
+        let sums = work.sums[row - work.rows.start..]
+            .iter()
+            .step_by(work.padded);
+        for ((panel, sums), products) in work.panels.clone().zip(sums).zip(&mut products) {
+            let column = panel / halves * PANEL;
+            let width = PANEL.min(self.epilogue.n - column);
+            let column = column + panel % halves * self.epilogue.n;
+            let (scales, weights) = (
+                &self.scale[column..][..width],
+                &self.sums[column..][..width],
+            );
+            for lane in 0..width {
+                let sum = sums[lane].wrapping_sub(zero_point.wrapping_mul(weights[lane]));
+                products[lane] = sum as f32 * (scale * scales[lane]);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.epilogue.row(
+                kernels,
+                row,
+                work.panels.clone(),
+                &products[..work.panels.len()],
+                1,
+            )
+        }
+    }
+}
