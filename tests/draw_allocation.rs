@@ -38,9 +38,14 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn steps_allocate_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let kiln = Kiln::open(toy::write(folder.path()))
-        .expect("a package")
-        .threads(NonZeroUsize::new(2).expect("two"));
+    check(Kiln::open(toy::write(folder.path())).expect("a package"));
+    // In 8 bits and in stages.
+    #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
+    check(Kiln::embedded().expect("a package"));
+}
+
+fn check(kiln: Kiln) {
+    let kiln = kiln.threads(NonZeroUsize::new(2).expect("two"));
     for sampler in SamplerKind::ALL {
         let request = Request::new("a red apple")
             .steps(20)
