@@ -274,7 +274,10 @@ fn bad_command_lines_are_refused_before_anything_is_read() {
     for (more, parts) in [
         (&["--size", "100x64"][..], &["100x64", "8"][..]),
         (&["--size", "64"], &["--size", "WIDTHxHEIGHT"]),
-        (&["--precision", "int4"], &["--precision", "int8, f16 or f32"]),
+        (
+            &["--precision", "int4"],
+            &["--precision", "int8, f16 or f32"],
+        ),
         (
             &["--dump", "fuse-everything"],
             &["fuse-everything", "fuse-attention"],
