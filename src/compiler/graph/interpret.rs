@@ -321,8 +321,8 @@ impl Graph {
             Op::Gather => look_up(node, &second.data, x, first.shape[0])?,
             Op::TimestepEmbedding { cos_first } => {
                 let angles: Vec<f32> = second.data.iter().map(|f| x[0] * f).collect();
-                let sin = angles.iter().map(|a| a.sin());
-                let cos = angles.iter().map(|a| a.cos());
+                let sin = angles.iter().map(|a| libm::sinf(*a));
+                let cos = angles.iter().map(|a| libm::cosf(*a));
                 if *cos_first {
                     cos.chain(sin).collect()
                 } else {
@@ -654,7 +654,7 @@ fn integer_attention(
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f32> = scores
             .iter()
-            .map(|s| ((s - most).exp() * 255.0).round_ties_even())
+            .map(|s| (libm::expf(s - most) * 255.0).round_ties_even())
             .collect();
         let sum: f32 = weights.iter().sum();
         let out = &mut out[i * c + h * d..][..d];
@@ -669,7 +669,7 @@ fn integer_attention(
 
 fn softmax(row: &mut [f32]) {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|v| *v = (*v - most).exp());
+    row.iter_mut().for_each(|v| *v = libm::expf(*v - most));
     let sum: f32 = row.iter().sum();
     row.iter_mut().for_each(|v| *v /= sum);
 }
@@ -770,7 +770,7 @@ fn binary(kind: BinaryKind, a: f32, b: f32) -> f32 {
 }
 
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + libm::expf(-x))
 }
 
 fn gelu(x: f32) -> f32 {
@@ -791,9 +791,9 @@ fn unary(kind: UnaryKind, x: f32) -> f32 {
     match kind {
         UnaryKind::Sigmoid => sigmoid(x),
         UnaryKind::Erf => erf(f64::from(x)) as f32,
-        UnaryKind::Sin => x.sin(),
-        UnaryKind::Cos => x.cos(),
-        UnaryKind::Exp => x.exp(),
+        UnaryKind::Sin => libm::sinf(x),
+        UnaryKind::Cos => libm::cosf(x),
+        UnaryKind::Exp => libm::expf(x),
         UnaryKind::Sqrt => x.sqrt(),
         UnaryKind::Rsqrt => 1.0 / x.sqrt(),
         UnaryKind::Recip => 1.0 / x,
@@ -816,5 +816,5 @@ fn erf(x: f64) -> f64 {
         return x.signum() * sum * std::f64::consts::FRAC_2_SQRT_PI;
     }
     let fraction = (1..60).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (a + f));
-    x.signum() * (1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / (a + fraction))
+    x.signum() * (1.0 - libm::exp(-a * a) / std::f64::consts::PI.sqrt() / (a + fraction))
 }

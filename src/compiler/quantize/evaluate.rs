@@ -42,7 +42,7 @@ impl Error {
         if self.noise <= self.signal * 1e-20 {
             return 200.0;
         }
-        ((10.0 * (self.signal / self.noise).log10()).clamp(0.0, 200.0) * 1e3).round() / 1e3
+        ((10.0 * libm::log10(self.signal / self.noise)).clamp(0.0, 200.0) * 1e3).round() / 1e3
     }
 }
 

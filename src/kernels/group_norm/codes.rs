@@ -28,7 +28,7 @@ pub struct GroupNormCodesOperands<'a, T> {
 }
 
 /// [`GroupNorm`](crate::GroupNorm) whose results, as `f32`, become codes per tensor. Their range is a bound that needs no
-/// pass over them; see [`GroupNormCodes::bounds`].
+/// pass over them; see `GroupNormCodes::bounds`.
 pub struct GroupNormCodes<'a, T> {
     norm: Norm<'a, T>,
     out: Output<'a, u8>,

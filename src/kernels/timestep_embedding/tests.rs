@@ -3,7 +3,9 @@ use crate::run_alone;
 
 #[test]
 fn halves_are_sines_and_cosines() {
-    let frequencies: Vec<f32> = (0..32).map(|i| 10000f32.powf(-(i as f32) / 32.0)).collect();
+    let frequencies: Vec<f32> = (0..32)
+        .map(|i| libm::powf(10000.0, -(i as f32) / 32.0))
+        .collect();
     for cos_first in [false, true] {
         let mut out = [0.0f32; 64];
         let params = TimestepEmbeddingParams {

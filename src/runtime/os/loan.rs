@@ -70,10 +70,11 @@ impl Loan {
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                // SAFETY: this thread is counted while OPEN is set, so the lender has written `work` and will not
-                // touch it before the count is taken back.
                 Ok(_) => {
-                    return unsafe { *self.work.get() }.map(|work| Borrowed { loan: self, work });
+                    // SAFETY: this thread is counted while OPEN is set, so the lender has written `work` and will not
+                    // touch it before the count is taken back.
+                    let work = unsafe { *self.work.get() };
+                    return work.map(|work| Borrowed { loan: self, work });
                 }
                 Err(found) => state = found,
             }

@@ -79,7 +79,7 @@ fn the_embedded_model_stays_faithful() {
     for (name, ids) in prompts {
         let ids = read(&file, &format!("{name}.{ids}"), &[77]);
         let context = evaluator
-            .run(&text_encoder, &[ids.clone()], Numbers::Exact)
+            .run(&text_encoder, std::slice::from_ref(&ids), Numbers::Exact)
             .unwrap()
             .remove(0);
         let stored = evaluator
