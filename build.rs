@@ -32,7 +32,17 @@ fn embed(output: &std::path::Path) -> Result<(), String> {
 fn compile(output: &std::path::Path) -> Result<(), String> {
     use kiln_host_compiler::{CompileOptions, compile};
 
-    println!("cargo::rerun-if-changed=models/emoji");
+    for part in [
+        "card.json",
+        "scheduler",
+        "text_encoder",
+        "tokenizer",
+        "unet",
+        "vae_decoder",
+        "vae_encoder",
+    ] {
+        println!("cargo::rerun-if-changed=models/emoji/{part}");
+    }
     let options = CompileOptions::new("models/emoji", output);
     compile(&options, &mut |_| {})
         .map(|_| ())
