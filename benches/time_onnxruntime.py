@@ -1,6 +1,6 @@
 """Times ONNX Runtime on the built-in model's own ONNX files, for comparison with `kiln bench`.
 
-    pip install onnxruntime numpy && python benches/onnxruntime.py [THREADS]
+    pip install onnxruntime numpy && python benches/time_onnxruntime.py [THREADS]
 """
 
 import sys
