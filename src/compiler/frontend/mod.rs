@@ -2,8 +2,10 @@
 //! about the model.
 
 mod card;
+pub mod diffusers;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+pub mod tensors;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
