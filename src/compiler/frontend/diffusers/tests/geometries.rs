@@ -133,7 +133,7 @@ fn random_models_keep_their_scale() {
             let output = run(&graph, inputs);
             let found = deviation(&output);
             assert!(
-                (0.2..4.0).contains(&found),
+                (0.1..4.0).contains(&found),
                 "{name} {}: {found}",
                 graph.name
             );
