@@ -284,12 +284,13 @@ impl Parameters for Anything {
 
 #[test]
 fn configurations_that_no_model_has_are_refused() {
-    let unet = |change: fn(&mut UnetConfig)| {
+    type Change = fn(&mut UnetConfig);
+    let unet = |change: Change| {
         let mut config = tiny_unet();
         change(&mut config);
         unet::build(&config, [16, 16], 77, &mut Anything).map(|_| ())
     };
-    let changes: [(fn(&mut UnetConfig), &str); 13] = [
+    let changes: [(Change, &str); 13] = [
         (|c| c.block_out_channels.clear(), "block_out_channels"),
         (|c| c.block_out_channels[1] = 0, "block_out_channels"),
         (|c| c.block_out_channels = vec![8; 9], "9 levels"),

@@ -280,7 +280,7 @@ fn check(b: &Builder<'_>, config: &UnetConfig, latent: [usize; 2], tokens: usize
     b.check(down == up, || {
         format!("the way down leaves {down} pictures, the way up takes {up}")
     })?;
-    b.check(widths[0] % 2 == 0, || {
+    b.check(widths[0].is_multiple_of(2), || {
         format!("an embedding of {} columns has no halves", widths[0])
     })?;
     b.check(
