@@ -205,13 +205,15 @@ impl Converter<'_> {
 
     /// A value in the shape that it leaves the graph with.
     fn port(&mut self, place: &Place, name: &str) -> Result<ValueId, BuildError> {
-        let view = if place.view.shape.len() == 4 {
+        // A picture may be one pixel high.
+        let picture = place.view.shape.len() == 4;
+        let view = if picture {
             channels_last(&place.view)
         } else {
             place.view.clone()
         };
         let shape = match view.shape.as_slice() {
-            [1, rest @ ..] if rest.len() > 1 => rest.to_vec(),
+            [1, rest @ ..] if rest.len() > 1 && !picture => rest.to_vec(),
             shape => shape.to_vec(),
         };
         if self.new.shape(place.base) == shape && view.is_dense() {
@@ -346,7 +348,7 @@ impl Converter<'_> {
             | Op::Attention { .. }
             | Op::Softmax
             | Op::TimestepEmbedding { .. } => self.rows(node, &shape),
-            Op::Embed => self.rows(node, &shape),
+            Op::Embed { .. } => self.rows(node, &shape),
             _ => self.keep(node),
         }
     }
@@ -479,6 +481,10 @@ impl Converter<'_> {
             (None, Some(row)) if row.is_dense() && self.new.value(other.base).len() == columns => {
                 other.base
             }
+            // A picture of one pixel is a row as well; what is added to it must still be one when the picture grows.
+            (None, None) if base_shape == [1, 1, columns] && self.is_row(&other, columns) => {
+                other.base
+            }
             (None, Some(row)) => self.copy(other.base, &row, &[1, columns], name)?,
             (None, None) if walked.is_dense() && self.new.shape(other.base) == base_shape => {
                 other.base
@@ -489,6 +495,11 @@ impl Converter<'_> {
             base: self.new.add_full(Op::Binary { kind }, &[x.base, y], name)?,
             ..x
         })
+    }
+
+    /// Whether a place is all of a value of one row.
+    fn is_row(&self, place: &Place, columns: usize) -> bool {
+        self.new.shape(place.base) == [1, columns] && is_whole(&place.view, columns)
     }
 
     fn affine(
