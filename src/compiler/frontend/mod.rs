@@ -3,12 +3,18 @@
 
 mod card;
 pub mod diffusers;
+pub mod embedding;
+pub mod lora;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod tensors;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
+/// The weights of fixtures that hold none.
+#[cfg(test)]
+#[path = "../../../tests/common/uniform.rs"]
+mod uniform;
 
 pub use card::{Card, CardError, SourceFile, TextSettings, sha256};
 
