@@ -50,6 +50,9 @@ pub enum InterpretError {
         /// Rows of the table.
         len: usize,
     },
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl Graph {

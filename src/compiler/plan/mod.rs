@@ -27,6 +27,7 @@ use std::io::{Seek, Write};
 
 use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteError};
 
+use crate::Cancel;
 use crate::graph::{Graph, Node};
 use pinned::Pinned;
 pub use text::Listing;
@@ -97,6 +98,8 @@ pub struct PackageParts {
     pub scheduler: String,
     /// The graphs, each at every size.
     pub graphs: Vec<Part>,
+    /// Ends planning and writing with an error, between two weights.
+    pub cancel: Cancel,
 }
 
 /// Why graphs cannot become a package.
@@ -145,6 +148,9 @@ pub enum PlanError {
     /// The package could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl PlanError {
@@ -198,7 +204,7 @@ impl Plan {
         precision: Precision,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, PlanError> {
-        let mut weights = Weights::default();
+        let mut weights = Weights::new(parts.cancel.clone());
         parts
             .graphs
             .sort_by_key(|part| (part.kind, part.height, part.width, part.stage));

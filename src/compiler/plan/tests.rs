@@ -105,6 +105,7 @@ fn parts(graphs: Vec<Part>) -> PackageParts {
         tokenizer: b"{}".to_vec(),
         scheduler: "{}".into(),
         graphs,
+        ..PackageParts::default()
     }
 }
 

@@ -9,6 +9,7 @@ use kiln_package::{DType, Operand};
 use sha2::{Digest, Sha256};
 
 use super::PlanError;
+use crate::Cancel;
 use crate::graph::Weight;
 
 /// How a weight's elements are arranged.
@@ -75,9 +76,19 @@ pub struct Weights {
     /// Indices of weights that were packed before, to spare packing them again.
     seen: HashMap<(Form, DType), Vec<(Weight, usize)>>,
     bytes: u64,
+    /// Asked before each weight is packed.
+    cancel: Cancel,
 }
 
 impl Weights {
+    /// None yet. Packing and writing end with an error when `cancel` asks to stop.
+    pub fn new(cancel: Cancel) -> Self {
+        Weights {
+            cancel,
+            ..Weights::default()
+        }
+    }
+
     /// The weights in order.
     pub fn placed(&self) -> &[PlacedWeight] {
         &self.placed
@@ -99,6 +110,9 @@ impl Weights {
         let seen = self.seen.entry((form, dtype)).or_default();
         if let Some((_, index)) = seen.iter().find(|(other, _)| other.same(weight)) {
             return Ok(self.placed[*index].operand);
+        }
+        if self.cancel.asked() {
+            return Err(PlanError::Cancelled);
         }
         let packed = pack(name, weight, form, dtype)?;
         let key = (Sha256::digest(&packed).into(), dtype);
