@@ -113,7 +113,7 @@ impl Files {
         let mut files = Vec::with_capacity(opened.len());
         for (label, bytes) in &opened {
             let mut hash = Sha256::new();
-            for chunk in (***bytes).as_ref().chunks(CHUNK) {
+            for chunk in (**bytes).as_ref().chunks(CHUNK) {
                 hash.update(chunk);
                 done += chunk.len() as u64;
                 if !hear(done, total) {

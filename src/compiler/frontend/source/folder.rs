@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::{self, Autoencoder, Config};
+use super::config::Config;
 use super::error::SourceError;
 use super::files::{Files, file_name};
-use super::ldm;
-use super::parts::{self, Part, Parts};
+use super::parts::{self, Parts};
 use super::vocabulary;
 use crate::frontend::Card;
 
