@@ -472,6 +472,7 @@ fn parts(
             max_chunks,
             height: height as u32,
             width: width as u32,
+            clip_skip: u32::from(kind == GraphKind::TextEncoder),
             graph,
         }
     };

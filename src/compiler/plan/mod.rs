@@ -83,6 +83,8 @@ pub struct Part {
     pub height: u32,
     /// Width in pixels of the picture it is for; 0 for the text encoder.
     pub width: u32,
+    /// Of a text encoder, one more than the last layers that are left out; 0 for all other graphs.
+    pub clip_skip: u32,
     /// The graph, after all passes.
     pub graph: Graph,
 }
@@ -205,14 +207,18 @@ impl Plan {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, PlanError> {
         let mut weights = Weights::new(parts.cancel.clone());
-        parts
-            .graphs
-            .sort_by_key(|part| (part.kind, part.height, part.width, part.stage));
+        let family = |part: &Part| (part.kind, part.height, part.width, part.clip_skip);
+        parts.graphs.sort_by_key(|part| {
+            (
+                part.kind,
+                part.height,
+                part.width,
+                part.clip_skip,
+                part.stage,
+            )
+        });
         let mut programs = Vec::with_capacity(parts.graphs.len());
-        for family in parts
-            .graphs
-            .chunk_by(|a, b| (a.kind, a.height, a.width) == (b.kind, b.height, b.width))
-        {
+        for family in parts.graphs.chunk_by(|a, b| family(a) == family(b)) {
             let pinned = Pinned::of(family, precision.dtype())?;
             for part in family {
                 progress(Progress::Program {

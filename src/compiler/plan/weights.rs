@@ -40,6 +40,13 @@ pub enum Form {
         /// Rows and columns of the kernel.
         kernel: (usize, usize),
     },
+    /// Rows of a table in 8 bits.
+    Rows {
+        /// Rows.
+        n: usize,
+        /// Columns.
+        k: usize,
+    },
     /// What a code counts in each of the `n` columns of 8 bits.
     Scales {
         /// Columns.
@@ -202,6 +209,7 @@ fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>
             .iter()
             .flat_map(|v| v.to_le_bytes())
             .collect()),
+        (Form::Rows { n, k }, DType::I8) => Ok(bytes(pack::quantize_weights(n, k, &values).codes)),
         (Form::Panels { n, k }, DType::I8) => Ok(bytes(pack::pack_i8_panels(
             n,
             k,
@@ -240,7 +248,7 @@ fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>
 /// The elements in their order.
 fn arrange<W: Element>(values: &[f32], form: Form) -> Vec<W> {
     match form {
-        Form::Plain | Form::Scales { .. } | Form::Sums { .. } => {
+        Form::Plain | Form::Rows { .. } | Form::Scales { .. } | Form::Sums { .. } => {
             values.iter().map(|v| W::store(*v)).collect()
         }
         Form::Panels { n, k } => pack::pack_panels(n, k, values),

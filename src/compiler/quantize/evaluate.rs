@@ -537,6 +537,8 @@ fn kernel_activation(activation: Activation) -> kernels::Activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::Gelu => kernels::Activation::Gelu,
         Activation::QuickGelu => kernels::Activation::QuickGelu,
+        Activation::Relu => kernels::Activation::Relu,
+        Activation::Tanh => kernels::Activation::Tanh,
         Activation::Geglu => kernels::Activation::Geglu,
     }
 }

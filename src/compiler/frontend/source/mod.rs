@@ -40,7 +40,7 @@ use config::{Autoencoder, Config};
 use files::{Files, file_name};
 use parameters::NamedParameters;
 use parts::{Part, Parts};
-use recognise::{Contents, recognise};
+use recognise::Contents;
 
 /// What a model is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn gather(
     }
     let mut files = Files::new(path.parent().unwrap_or(Path::new("")), open_file);
     let read = files.tensors(path)?;
-    match recognise(&read.by_name) {
+    match parts::contents(&read)? {
         Contents::Checkpoint => {}
         other => return Err(parts::misplaced(path, other, "a model")),
     }

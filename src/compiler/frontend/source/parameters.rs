@@ -55,7 +55,7 @@ impl Parameters for NamedParameters<'_> {
                 return Err(ParameterError::Missing(name.to_owned()));
             }
             self.missing.push(name.to_owned());
-            return Ok(Weight::new(Absent(shape.to_vec())));
+            return Ok(absent(shape));
         };
         self.taken.insert(name.to_owned());
         if weight.shape() == shape {
@@ -84,7 +84,10 @@ fn pointwise(shape: &[usize]) -> Option<[usize; 2]> {
 }
 
 /// Tensors that lie in files of models and that no evaluation needs.
-fn harmless(name: &str) -> bool {
+pub(super) fn harmless(name: &str) -> bool {
+    if name.starts_with("model_ema.") {
+        return true;
+    }
     let last = name.rsplit('.').next().unwrap_or(name);
     let known = [
         "position_ids",
@@ -94,6 +97,11 @@ fn harmless(name: &str) -> bool {
         "attn_mask",
     ];
     known.contains(&last) || name.ends_with("text_projection.weight")
+}
+
+/// Stands in for a tensor of that shape that is missing.
+pub(super) fn absent(shape: &[usize]) -> Weight {
+    Weight::new(Absent(shape.to_vec()))
 }
 
 /// Stands in for a tensor that is missing. It is never read.

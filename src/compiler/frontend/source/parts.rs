@@ -10,6 +10,7 @@ use super::error::SourceError;
 use super::files::{Files, file_name};
 use super::folder;
 use super::ldm::{self, Named};
+use super::parameters::{absent, harmless};
 use super::recognise::{Contents, recognise};
 use super::{infer, tiny};
 use crate::frontend::diffusers::config::{TextEncoderConfig, UnetConfig};
@@ -89,6 +90,21 @@ fn open(
     Ok((read, config))
 }
 
+/// What tensors are, those among them that cannot be read. If Kiln has a use for them, all that matter must be readable.
+pub(super) fn contents(read: &Tensors) -> Result<Contents, SourceError> {
+    if read.unread.is_empty() {
+        return Ok(recognise(&read.by_name));
+    }
+    let nameless = |name: &String| (name.clone(), absent(&[]));
+    let mut all: Named = read.unread.keys().map(nameless).collect();
+    all.extend(read.by_name.iter().map(|(name, weight)| (name.clone(), weight.clone())));
+    let contents = recognise(&all);
+    if !matches!(contents, Contents::Other(_)) {
+        read.check_read(|name| !harmless(name))?;
+    }
+    Ok(contents)
+}
+
 /// What a file with the wrong contents is.
 pub(super) fn misplaced(path: &Path, contents: Contents, wanted: &'static str) -> SourceError {
     let (what, instead) = match contents {
@@ -140,7 +156,7 @@ fn loose(read: &Tensors, prefixes: &[&str]) -> Named {
 /// A UNet from a folder or a file.
 pub(super) fn unet(path: &Path, files: &mut Files) -> Result<Part<UnetConfig>, SourceError> {
     let (read, config) = open(path, &["UNet2DConditionModel"], files)?;
-    match recognise(&read.by_name) {
+    match contents(&read)? {
         Contents::Unet | Contents::Checkpoint => {}
         other => return Err(misplaced(path, other, "a UNet")),
     }
@@ -183,7 +199,7 @@ pub(super) fn text_encoder(
     files: &mut Files,
 ) -> Result<Part<TextEncoderConfig>, SourceError> {
     let (read, config) = open(path, &["clip_text_model"], files)?;
-    match recognise(&read.by_name) {
+    match contents(&read)? {
         Contents::TextEncoder | Contents::Checkpoint => {}
         other => return Err(misplaced(path, other, "a text encoder")),
     }
@@ -221,7 +237,7 @@ pub(super) fn text_encoder_of(
 /// An autoencoder of either kind from a folder or a file.
 pub(super) fn vae(path: &Path, files: &mut Files) -> Result<Part<Autoencoder>, SourceError> {
     let (read, config) = open(path, &["AutoencoderKL", "AutoencoderTiny"], files)?;
-    match recognise(&read.by_name) {
+    match contents(&read)? {
         Contents::Vae | Contents::Checkpoint => {
             vae_of(path, loose(&read, &[ldm::VAE]), config.as_ref())
         }
@@ -259,7 +275,7 @@ pub(super) fn vae_of(
 pub(super) fn taesd(path: &Path, files: &mut Files) -> Result<Part<Autoencoder>, SourceError> {
     const HALVES: [&str; 2] = ["encoder", "decoder"];
     let (mut read, config) = open(path, &["AutoencoderTiny"], files)?;
-    match recognise(&read.by_name) {
+    match contents(&read)? {
         Contents::TinyVae => {}
         other => return Err(misplaced(path, other, "a tiny autoencoder (TAESD)")),
     }
