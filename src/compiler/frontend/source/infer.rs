@@ -118,8 +118,8 @@ pub(super) fn vae(tensors: &Named) -> Option<VaeConfig> {
     })
 }
 
-/// A text encoder's configuration; `None` if its tables are not there.
-pub(super) fn text_encoder(tensors: &Named) -> Option<TextEncoderConfig> {
+/// A text encoder's configuration; `None` if its tables are not there. `open` says that it was in OpenCLIP's layout.
+pub(super) fn text_encoder(tensors: &Named, open: bool) -> Option<TextEncoderConfig> {
     const TOKENS: &str = "text_model.embeddings.token_embedding.weight";
     const POSITIONS: &str = "text_model.embeddings.position_embedding.weight";
     const LAYERS: &str = "text_model.encoder.layers.";
@@ -131,7 +131,7 @@ pub(super) fn text_encoder(tensors: &Named) -> Option<TextEncoderConfig> {
         num_hidden_layers: count(tensors, LAYERS, "."),
         num_attention_heads: (hidden_size / HEAD_CHANNELS).max(1),
         max_position_embeddings: size(tensors, POSITIONS, 0)?,
-        hidden_act: if hidden_size == OPEN_CLIP_WIDTH {
+        hidden_act: if open || hidden_size == OPEN_CLIP_WIDTH {
             HiddenAct::Gelu
         } else {
             HiddenAct::QuickGelu

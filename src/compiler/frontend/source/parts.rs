@@ -212,11 +212,13 @@ pub(super) fn text_encoder_of(
     tensors: &Named,
     config: Option<&Config>,
 ) -> Result<Part<TextEncoderConfig>, SourceError> {
-    let tensors = if ldm::any(tensors, ldm::OPEN_CLIP) {
+    let inside = ldm::any(tensors, ldm::OPEN_CLIP);
+    let open = inside || ldm::any(tensors, "transformer.resblocks.");
+    let tensors = if inside {
         ldm::open_clip(&ldm::below(tensors, ldm::OPEN_CLIP))
     } else if ldm::any(tensors, ldm::CLIP) {
         ldm::clip(&ldm::below(tensors, ldm::CLIP))
-    } else if ldm::any(tensors, "transformer.resblocks.") {
+    } else if open {
         ldm::open_clip(tensors)
     } else {
         ldm::clip(tensors)
@@ -224,7 +226,7 @@ pub(super) fn text_encoder_of(
     let inferred = config.is_none();
     let config = match config {
         Some(config) => config::text_encoder(config)?,
-        None => infer::text_encoder(&tensors).ok_or_else(|| incomplete(path, "text encoder"))?,
+        None => infer::text_encoder(&tensors, open).ok_or_else(|| incomplete(path, "text encoder"))?,
     };
     Ok(Part {
         place: path.display().to_string(),
