@@ -50,9 +50,6 @@ pub enum InterpretError {
         /// Rows of the table.
         len: usize,
     },
-    /// Someone asked to stop.
-    #[error("cancelled")]
-    Cancelled,
 }
 
 impl Graph {

@@ -162,7 +162,7 @@ fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor
 /// The contexts that a text encoder makes of its calibration prompts.
 pub(super) fn contexts(
     model: &Checkpoint,
-    evaluator: &Evaluator<'_>,
+    evaluator: &Evaluator,
 ) -> Result<Vec<Tensor>, InterpretError> {
     let mut contexts = Vec::new();
     for inputs in prompts(&model.card.text, &model.text_encoder) {
