@@ -96,7 +96,10 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             printed = output::print(&format!("# after {pass}\n{graph}\n"));
         }
         Progress::Graph { .. } => {}
-        Progress::Measuring(part) => bar.set_message(format!("measuring {part}")),
+        Progress::Measuring(measured) => {
+            let percent = 100 * measured.done / measured.total.max(1);
+            bar.set_message(format!("measuring {} {percent} %", measured.part));
+        }
         Progress::Plan(Planning::Program {
             graph,
             height,

@@ -24,7 +24,7 @@ mod tests;
 use frontend::Checkpoint;
 use graph::Graph;
 use kiln_package::{GraphKind, Stage};
-use passes::{PassReport, staging};
+use passes::{PassReport, clip_skip, staging};
 use plan::{PackageParts, Part, Precision};
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ pub enum Progress<'a> {
         graph: &'a Graph,
     },
     /// A part of the model is being measured.
-    Measuring(&'a str),
+    Measuring(quantize::Measured<'a>),
     /// A program is being planned, or weights are being written.
     Plan(plan::Progress),
 }
@@ -202,8 +202,9 @@ pub fn compile(
     }
 
     if options.precision == Precision::Int8 {
-        let reports =
-            quantize::quantize(&mut model, &mut |part| progress(Progress::Measuring(part)))?;
+        let reports = quantize::quantize(&mut model, &mut |measured| {
+            progress(Progress::Measuring(measured))
+        })?;
         if let Some(path) = &options.report {
             let error = |source| CompileError::Write {
                 path: path.clone(),
@@ -392,17 +393,20 @@ fn parts(
             max_chunks,
             height: height as u32,
             width: width as u32,
-            clip_skip: u32::from(kind == GraphKind::TextEncoder),
+            clip_skip: 0,
             graph,
         }
     };
-    let mut parts = vec![part(
-        GraphKind::TextEncoder,
-        Stage::Whole,
-        1,
-        (0, 0),
-        model.text_encoder.clone(),
-    )];
+    let mut parts = Vec::new();
+    for (skipped, graph) in clip_skip::forms(&model.text_encoder)
+        .into_iter()
+        .enumerate()
+    {
+        parts.push(Part {
+            clip_skip: skipped as u32 + 1,
+            ..part(GraphKind::TextEncoder, Stage::Whole, 1, (0, 0), graph)
+        });
+    }
     for (width, height) in sizes.iter().copied() {
         let latent = [height / model.vae_factor, width / model.vae_factor];
         let pictures = [

@@ -19,7 +19,7 @@ use crate::graph::{Graph, Op, ValueId};
 pub struct Stages {
     /// From `encoder_hidden_states`, once for a prompt.
     pub prompt: Option<Graph>,
-    /// From `timestep`, once for a step.
+    /// From `timestep`, and from LCM's `timestep_cond` where there is one, once for a step.
     pub timestep: Option<Graph>,
     /// From the other inputs and the outputs of both.
     pub step: Graph,
@@ -50,7 +50,7 @@ fn needs(graph: &Graph) -> Vec<Needs> {
     for input in &graph.inputs {
         needs[input.index()] = match graph.value(*input).name.as_str() {
             "encoder_hidden_states" => Needs::Prompt,
-            "timestep" => Needs::Timestep,
+            "timestep" | "timestep_cond" => Needs::Timestep,
             _ => Needs::More,
         };
     }
