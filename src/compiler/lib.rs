@@ -101,6 +101,8 @@ pub enum Progress<'a> {
         /// The graph after it.
         graph: &'a Graph,
     },
+    /// Something that whoever compiles should know.
+    Warning(&'a str),
     /// The source's files are being hashed.
     Hashed {
         /// Bytes hashed.
@@ -232,6 +234,7 @@ fn compile_all(
         progress(match reading {
             Reading::Part(part) => Progress::Reading(part),
             Reading::Hashed(done, total) => Progress::Hashed { done, total },
+            Reading::Warning(text) => Progress::Warning(text),
         });
         !options.cancel.asked()
     })?;

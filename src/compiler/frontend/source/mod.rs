@@ -34,7 +34,8 @@ use serde_json::Value;
 use super::diffusers::config::{HiddenAct, TextEncoderConfig, UnetConfig};
 use super::diffusers::geometry::{self, Autoencoder};
 use super::diffusers::{ArchitectureError, taesd, text_encoder, unet, vae};
-use super::tensors::OpenFile;
+use super::lora::{self, LoraArgument, LoraError};
+use super::tensors::{OpenFile, Tensors};
 use super::{Card, Checkpoint, TextSettings};
 use crate::graph::Graph;
 use config::Config;
@@ -94,6 +95,8 @@ pub struct Changes {
     pub tokenizer: Option<PathBuf>,
     /// What the UNet predicts, whatever the source says.
     pub prediction: Option<Prediction>,
+    /// LoRAs that are merged into the UNet and the text encoder, in this order.
+    pub loras: Vec<LoraArgument>,
 }
 
 impl Changes {
@@ -106,6 +109,7 @@ impl Changes {
             (self.taesd.is_some(), "--taesd"),
             (self.tokenizer.is_some(), "--tokenizer"),
             (self.prediction.is_some(), "--prediction"),
+            (!self.loras.is_empty(), "--lora"),
         ];
         let named = asked.into_iter().filter(|(asked, _)| *asked);
         named.map(|(_, option)| option).collect()
@@ -123,6 +127,8 @@ pub enum Reading<'a> {
     Part(&'a str),
     /// So many bytes of so many have been hashed.
     Hashed(u64, u64),
+    /// Something that whoever compiles should know.
+    Warning(&'a str),
 }
 
 /// Told how far the reading is; says whether to go on.
@@ -144,6 +150,9 @@ pub fn open(
         }
     };
     replace(&mut parts, changes, &mut files, hear)?;
+    for argument in &changes.loras {
+        merge_lora(&mut parts, argument, &mut files, hear)?;
+    }
     build(parts, changes, files, hear)
 }
 
@@ -237,6 +246,47 @@ fn replace(
     }
     if let Some(path) = &changes.tokenizer {
         parts.tokenizer = Some(vocabulary::read(path, files)?);
+    }
+    Ok(())
+}
+
+/// Merges a LoRA into the UNet and the text encoder, and warns of what it changes nothing with.
+fn merge_lora(
+    parts: &mut Parts,
+    argument: &LoraArgument,
+    files: &mut Files,
+    hear: Hear<'_>,
+) -> Result<(), SourceError> {
+    let LoraArgument { file, weight } = argument;
+    let (Some(unet), Some(text)) = (&mut parts.unet, &mut parts.text_encoder) else {
+        // What is missing is told when the model is built.
+        return Ok(());
+    };
+    hear(Reading::Part(&file_name(file)));
+    let error = |error: LoraError| SourceError::malformed(file, error.to_string());
+    let mut read = files.tensors(file)?;
+    match parts::contents(&read)? {
+        Contents::Lora | Contents::Unknown => {}
+        other => return Err(parts::misplaced(file, other, "a LoRA")),
+    }
+    if let Some(json) = files.optional_text(&file.with_file_name("adapter_config.json"))? {
+        lora::with_adapter_config(&mut read, &json).map_err(error)?;
+    }
+    let lent = |tensors: &mut ldm::Named| Tensors {
+        by_name: std::mem::take(tensors),
+        ..Tensors::default()
+    };
+    let (mut changed, mut changed_text) = (lent(&mut unet.tensors), lent(&mut text.tensors));
+    let applied = lora::apply(&mut changed, &mut changed_text, &read, *weight);
+    (unet.tensors, text.tensors) = (changed.by_name, changed_text.by_name);
+    let unmatched = applied.map_err(error)?.unmatched;
+    if !unmatched.is_empty() {
+        hear(Reading::Warning(&format!(
+            "{}: {} tensor(s) are for nothing in the model: {}",
+            file.display(),
+            unmatched.len(),
+            unmatched.join(", ")
+        )));
     }
     Ok(())
 }
