@@ -12,7 +12,7 @@ pub mod tensors;
 mod tests;
 pub mod tokenizer;
 
-pub use card::{Card, CardError, SourceFile, TextSettings};
+pub use card::{Card, CardError, SourceFile, TextSettings, sha256};
 
 use crate::graph::Graph;
 
