@@ -36,6 +36,7 @@ use super::diffusers::geometry::{self, Autoencoder};
 use super::diffusers::{ArchitectureError, taesd, text_encoder, unet, vae};
 use super::lora::{self, LoraArgument, LoraError};
 use super::tensors::{OpenFile, Tensors};
+use super::tokenizer::SpecialTokens;
 use super::{Card, Checkpoint, TextSettings};
 use crate::graph::Graph;
 use config::Config;
@@ -121,6 +122,11 @@ pub fn is_onnx(path: &Path) -> bool {
     folder::is_onnx(path)
 }
 
+/// CLIP's tokenizer, which comes with Kiln: `tokenizer.json` and its special tokens.
+pub fn clip_tokenizer() -> Result<(Vec<u8>, SpecialTokens), SourceError> {
+    vocabulary::clip(None)
+}
+
 /// How far the reading is.
 pub enum Reading<'a> {
     /// A part is being read.
@@ -150,6 +156,7 @@ pub fn open(
         }
     };
     replace(&mut parts, changes, &mut files, hear)?;
+    settle_tokenizer(&mut parts)?;
     for argument in &changes.loras {
         merge_lora(&mut parts, argument, &mut files, hear)?;
     }
@@ -250,6 +257,19 @@ fn replace(
     Ok(())
 }
 
+/// Gives a text encoder of CLIP's vocabulary CLIP's tokenizer, if the source has none.
+fn settle_tokenizer(parts: &mut Parts) -> Result<(), SourceError> {
+    let Some(text) = &parts.text_encoder else {
+        return Ok(());
+    };
+    if parts.tokenizer.is_none() && text.config.vocab_size >= vocabulary::CLIP_TOKENS {
+        // Stable Diffusion 2's text encoder is OpenCLIP's, which was trained with another padding.
+        let second = text.config.hidden_act == HiddenAct::Gelu;
+        parts.tokenizer = Some(vocabulary::clip(second.then_some("!"))?);
+    }
+    Ok(())
+}
+
 /// Merges a LoRA into the UNet and the text encoder, and warns of what it changes nothing with.
 fn merge_lora(
     parts: &mut Parts,
@@ -322,15 +342,9 @@ fn build(
         .ok_or_else(|| missing("VAE", "--vae or --taesd"))?;
     let geometry = Geometry::of(vae);
     fits(text, unet, vae, &geometry)?;
-    // Stable Diffusion 2's text encoder is OpenCLIP's, which was trained with another padding.
-    let second = text.config.hidden_act == HiddenAct::Gelu;
-    let tokenizer = match parts.tokenizer {
-        Some(tokenizer) => tokenizer,
-        None if text.config.vocab_size >= vocabulary::CLIP_TOKENS => {
-            vocabulary::clip(second.then_some("!"))?
-        }
-        None => return Err(missing("tokenizer of its vocabulary", "--tokenizer")),
-    };
+    let tokenizer = parts
+        .tokenizer
+        .ok_or_else(|| missing("tokenizer of its vocabulary", "--tokenizer"))?;
     let special = tokenizer.1;
     if let Some(token) = [special.bos, special.eos, special.pad]
         .into_iter()
