@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::runtime::{Cancellation, cancel_on_signal, map_file};
+use kiln_compiler::frontend::embedding::EmbeddingArgument;
 use kiln_compiler::frontend::lora::LoraArgument;
 use kiln_compiler::frontend::source::{Changes, Prediction, Source, SourceError};
 use kiln_compiler::frontend::tensors::Bytes;
@@ -47,6 +48,9 @@ pub struct Args {
     /// A LoRA to merge, and how much of it [default: 1]; may be given more than once
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     lora: Vec<LoraArgument>,
+    /// A word of prompts and the vectors that it stands for (textual inversion); may be given more than once
+    #[arg(long, value_name = "NAME=FILE")]
+    embedding: Vec<EmbeddingArgument>,
     /// What the UNet predicts, epsilon or v, where the source does not say or says it wrongly
     #[arg(long, value_name = "epsilon|v", value_parser = prediction)]
     prediction: Option<Prediction>,
@@ -126,6 +130,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             tokenizer: args.tokenizer.clone(),
             prediction: args.prediction,
             loras: args.lora.clone(),
+            embeddings: args.embedding.clone(),
         },
         open_file,
         cancel: Cancel::new(move || cancellation.is_cancelled()),

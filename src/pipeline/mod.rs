@@ -23,6 +23,7 @@ mod request;
 pub mod samplers;
 mod tensors;
 mod tokenizer;
+mod words;
 
 use std::num::NonZeroUsize;
 use std::path::Path;

@@ -3,6 +3,7 @@
 
 mod card;
 pub mod diffusers;
+pub mod embedding;
 pub mod lora;
 #[cfg(feature = "onnx")]
 pub mod onnx;

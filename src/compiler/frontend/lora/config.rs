@@ -65,7 +65,9 @@ impl Config {
             let name = pattern.trim_start_matches('^').trim_end_matches('$');
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
             if !name.chars().all(plain) {
-                return Err(error(format!("alpha_pattern {pattern:?} is no module's name")));
+                return Err(error(format!(
+                    "alpha_pattern {pattern:?} is no module's name"
+                )));
             }
             let rest = module.strip_suffix(name);
             if rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {

@@ -47,7 +47,12 @@ const NAMES: &[(&str, Family)] = &[
 impl Family {
     /// Whether `name` belongs to a second or third text encoder, which no model that can be compiled has.
     pub(super) fn is_foreign(name: &str) -> bool {
-        let parts = ["lora_te2_", "lora_te3_", "text_encoder_2.", "text_encoder_3."];
+        let parts = [
+            "lora_te2_",
+            "lora_te3_",
+            "text_encoder_2.",
+            "text_encoder_3.",
+        ];
         parts.iter().any(|part| name.starts_with(part))
     }
 

@@ -140,7 +140,9 @@ pub enum LoraError {
 }
 
 fn seems(family: Option<Family>) -> String {
-    family.map_or(String::new(), |f| format!(" (the LoRA seems to be for {f})"))
+    family.map_or(String::new(), |f| {
+        format!(" (the LoRA seems to be for {f})")
+    })
 }
 
 fn clash(family: Option<Family>, model: Option<Family>) -> String {

@@ -268,7 +268,10 @@ fn insert(
 fn modules(tensors: &Tensors) -> Vec<&str> {
     let names = tensors.by_name.keys();
     let mut modules: Vec<&str> = names
-        .filter_map(|n| n.strip_suffix(".weight").or_else(|| n.strip_suffix(".bias")))
+        .filter_map(|n| {
+            n.strip_suffix(".weight")
+                .or_else(|| n.strip_suffix(".bias"))
+        })
         .collect();
     modules.dedup();
     modules

@@ -34,6 +34,7 @@ use serde_json::Value;
 use super::diffusers::config::{HiddenAct, TextEncoderConfig, UnetConfig};
 use super::diffusers::geometry::{self, Autoencoder};
 use super::diffusers::{ArchitectureError, taesd, text_encoder, unet, vae};
+use super::embedding::{self, EmbeddingArgument, EmbeddingError};
 use super::lora::{self, LoraArgument, LoraError};
 use super::tensors::{OpenFile, Tensors};
 use super::tokenizer::SpecialTokens;
@@ -98,6 +99,8 @@ pub struct Changes {
     pub prediction: Option<Prediction>,
     /// LoRAs that are merged into the UNet and the text encoder, in this order.
     pub loras: Vec<LoraArgument>,
+    /// Words of a prompt that stand for vectors of their own (textual inversion).
+    pub embeddings: Vec<EmbeddingArgument>,
 }
 
 impl Changes {
@@ -111,6 +114,7 @@ impl Changes {
             (self.tokenizer.is_some(), "--tokenizer"),
             (self.prediction.is_some(), "--prediction"),
             (!self.loras.is_empty(), "--lora"),
+            (!self.embeddings.is_empty(), "--embedding"),
         ];
         let named = asked.into_iter().filter(|(asked, _)| *asked);
         named.map(|(_, option)| option).collect()
@@ -159,6 +163,10 @@ pub fn open(
     settle_tokenizer(&mut parts)?;
     for argument in &changes.loras {
         merge_lora(&mut parts, argument, &mut files, hear)?;
+    }
+    for argument in &changes.embeddings {
+        hear(Reading::Part(&argument.word));
+        add_embedding(&mut parts, argument, &mut files)?;
     }
     build(parts, changes, files, hear)
 }
@@ -308,6 +316,38 @@ fn merge_lora(
             unmatched.join(", ")
         )));
     }
+    Ok(())
+}
+
+/// Gives the text encoder and the tokenizer a word of its own.
+fn add_embedding(
+    parts: &mut Parts,
+    argument: &EmbeddingArgument,
+    files: &mut Files,
+) -> Result<(), SourceError> {
+    let (Some(text), Some((tokenizer, _))) = (&mut parts.text_encoder, &mut parts.tokenizer) else {
+        return Ok(());
+    };
+    let file = &argument.file;
+    let error = |error: EmbeddingError| SourceError::malformed(file, error.to_string());
+    let read = files.tensors(file)?;
+    match parts::contents(&read)? {
+        Contents::Embedding | Contents::Unknown => {}
+        other => {
+            let wanted = "an embedding (textual inversion)";
+            return Err(parts::misplaced(file, other, wanted));
+        }
+    }
+    let vectors = embedding::read(&argument.word, &read).map_err(error)?;
+    let mut tensors = Tensors {
+        by_name: std::mem::take(&mut text.tensors),
+        ..Tensors::default()
+    };
+    let extended = vectors.add_to(&mut tensors, tokenizer);
+    text.tensors = tensors.by_name;
+    let extended = extended.map_err(error)?;
+    *tokenizer = extended.tokenizer;
+    text.config.vocab_size = extended.rows;
     Ok(())
 }
 
