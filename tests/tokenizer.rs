@@ -8,9 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use kiln::pipeline::{TextCard, Tokenizer};
-use kiln_compiler::frontend::{source, tokenizer};
 use kiln_compiler::frontend::tensors::Tensors;
-use kiln_compiler::frontend::{embedding, tokenizer};
+use kiln_compiler::frontend::{embedding, source, tokenizer};
 use kiln_compiler::graph::{Literal, Weight};
 use serde::Deserialize;
 
