@@ -9,7 +9,7 @@ use std::path::Path;
 
 use kiln::pipeline::{TextCard, Tokenizer};
 use kiln_compiler::frontend::tensors::Tensors;
-use kiln_compiler::frontend::{embedding, tokenizer};
+use kiln_compiler::frontend::{embedding, source, tokenizer};
 use kiln_compiler::graph::{Literal, Weight};
 use serde::Deserialize;
 
@@ -45,6 +45,29 @@ fn agrees_with_transformers() {
         // What is left out, and only that, is said.
         let full = !ids[1..76].contains(&TEXT.eos) || text.contains("<|endoftext|>");
         assert!(tokens.cut.is_empty() || full, "{text:?}: {:?}", tokens.cut);
+    }
+}
+
+/// The vocabulary that comes with Kiln, against transformers' tokenizer of the same files.
+#[test]
+fn clips_own_agrees_with_transformers() {
+    let examples: Vec<Example> = common::json("tokenizer/clip.json");
+    assert_eq!(examples.len(), 50);
+    let (json, special) = source::clip_tokenizer().expect("a tokenizer");
+    let tokenizer = Tokenizer::from_json(
+        &json,
+        TextCard {
+            max_length: 77,
+            bos: special.bos as i32,
+            eos: special.eos as i32,
+            pad: special.pad as i32,
+        },
+    )
+    .expect("a tokenizer");
+    for Example { text, ids } in examples {
+        let found = tokenizer.encode(&text).expect("ids").ids;
+        assert_eq!(found[..ids.len()], ids, "{text:?}");
+        assert!(found[ids.len()..].iter().all(|id| *id == 49407), "{text:?}");
     }
 }
 

@@ -160,7 +160,9 @@ impl Kiln {
             height,
             guidance_scale,
             sampler,
+            clip_skip: request.clip_skip.unwrap_or(defaults.clip_skip),
         };
+        self.text_encoder(settings.clip_skip)?;
         self.sampler(&settings, 0)?;
         Ok(settings)
     }

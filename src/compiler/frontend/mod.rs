@@ -7,6 +7,7 @@ pub mod embedding;
 pub mod lora;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+pub mod source;
 pub mod tensors;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 //! - `text`: a program as text.
 //!
 //! [`Plan::new`] does all but write; [`emit`] writes the package too. Weights are read twice, once to find equal ones and
-//! once to write them, and one at a time.
+//! once to write them, and no more than two at a time.
 
 mod buffers;
 pub mod memory;
@@ -27,6 +27,7 @@ use std::io::{Seek, Write};
 
 use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteError};
 
+use crate::Cancel;
 use crate::graph::{Graph, Node};
 use pinned::Pinned;
 pub use text::Listing;
@@ -99,6 +100,8 @@ pub struct PackageParts {
     pub scheduler: String,
     /// The graphs, each at every size.
     pub graphs: Vec<Part>,
+    /// Ends planning and writing with an error, between two weights.
+    pub cancel: Cancel,
 }
 
 /// Why graphs cannot become a package.
@@ -147,6 +150,9 @@ pub enum PlanError {
     /// The package could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl PlanError {
@@ -200,7 +206,7 @@ impl Plan {
         precision: Precision,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, PlanError> {
-        let mut weights = Weights::default();
+        let mut weights = Weights::new(parts.cancel.clone());
         let family = |part: &Part| (part.kind, part.height, part.width, part.clip_skip);
         parts.graphs.sort_by_key(|part| {
             (
@@ -264,8 +270,11 @@ impl Plan {
             optional: Vec::new(),
         };
         let total = weights.bytes();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(32));
         writer.write(out, total, |out| {
-            weights.write(out, |done| progress(Progress::Weights { done, total }))
+            weights.write(out, threads, |done| {
+                progress(Progress::Weights { done, total })
+            })
         })?;
         Ok(())
     }
