@@ -149,7 +149,7 @@ fn first_wrong(entries: Map<String, Value>, data: usize) -> Result<(), Fault> {
             serde_json::from_value(entry).map_err(|error| wrong(shortened(&error.to_string())))?;
         tensors.push((info.data_offsets, name, info));
     }
-    tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    tensors.sort_by_key(|(offsets, ..)| *offsets);
     let mut end = 0;
     for ((from, to), name, info) in tensors {
         let wrong = |reason: String| Err(Fault::damaged(Place::tensor(&name), reason));
