@@ -6,6 +6,7 @@ use kiln_package::GraphKind;
 
 use crate::runtime::RuntimeError;
 
+use super::prompt::PromptError;
 use super::samplers::ScheduleError;
 
 /// Why a model could not be opened or a picture could not be drawn.
@@ -45,6 +46,12 @@ pub enum Error {
     /// The caller, or a signal, asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<PromptError> for Error {
+    fn from(error: PromptError) -> Self {
+        RequestError::from(error).into()
+    }
 }
 
 impl From<RuntimeError> for Error {
@@ -91,6 +98,9 @@ pub enum RequestError {
     /// The guidance scale is not a number.
     #[error("guidance scale {0}: a finite number expected")]
     GuidanceScale(f32),
+    /// A prompt cannot be read.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
 }
 
 fn multiple(width: u32, height: u32) -> &'static str {
