@@ -23,17 +23,24 @@ pub fn show_info(args: &Args) -> Result<(), CliError> {
     let found =
         Remembered::open(&args.picture).map_err(|error| CliError::file(&args.picture, &error))?;
     if !args.json {
-        let mut text = format!("{} x {}, written by {}\n", found.width, found.height, match found.tool {
-            "WebUI" => "Kiln, the WebUI or a program like it",
-            tool => tool,
-        });
+        let mut text = format!(
+            "{} x {}, written by {}\n",
+            found.width,
+            found.height,
+            match found.tool {
+                "WebUI" => "Kiln, the WebUI or a program like it",
+                tool => tool,
+            }
+        );
         for (key, value) in found.options.iter().chain(&found.others) {
             let _ = writeln!(text, "{key}: {}", value.replace('\n', "\n    "));
         }
         return output::print(&text);
     }
     let object = |pairs: &[(String, String)]| {
-        let pairs = pairs.iter().map(|(key, value)| (key.clone(), Value::from(value.clone())));
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::from(value.clone())));
         Value::Object(pairs.collect::<Map<_, _>>())
     };
     output::print(&format!(

@@ -94,7 +94,9 @@ impl Card {
     /// What pictures say of the model.
     pub fn model_name(&self) -> ModelName {
         let is_checkpoint = |source: &&SourceCard| {
-            [".safetensors", ".ckpt"].iter().any(|end| source.path.ends_with(end))
+            [".safetensors", ".ckpt"]
+                .iter()
+                .any(|end| source.path.ends_with(end))
         };
         let mut checkpoints = self.sources.iter().filter(is_checkpoint);
         let only = checkpoints.next().filter(|_| checkpoints.next().is_none());

@@ -49,7 +49,8 @@ impl Chunked {
     /// number divides the other's is repeated, which changes nothing about what is attended to; otherwise that of fewer
     /// chunks is filled up too.
     fn level(&mut self, most: usize) {
-        let longest = |lane: &(Prompt, Vec<Chunks>)| lane.1.iter().map(|text| text.chunks.len()).max();
+        let longest =
+            |lane: &(Prompt, Vec<Chunks>)| lane.1.iter().map(|text| text.chunks.len()).max();
         let counts: Vec<usize> = self.lanes.iter().filter_map(longest).collect();
         let largest = counts.iter().copied().max().unwrap_or(1);
         let common = (largest..=most.max(largest))
@@ -160,7 +161,11 @@ impl Kiln {
         Ok(Contexts {
             values,
             len,
-            prompts: chunked.lanes.into_iter().map(|(prompt, _)| prompt).collect(),
+            prompts: chunked
+                .lanes
+                .into_iter()
+                .map(|(prompt, _)| prompt)
+                .collect(),
         })
     }
 
@@ -171,9 +176,7 @@ impl Kiln {
         lanes: usize,
         chunked: &Chunked,
     ) -> Result<Answers, Error> {
-        let len = self
-            .output(text_encoder, "last_hidden_state")?
-            .elements() as usize;
+        let len = self.output(text_encoder, "last_hidden_state")?.elements() as usize;
         let texts = chunked.lanes.iter().flat_map(|(_, texts)| texts);
         let chunks = texts.flat_map(|text| &text.chunks);
         let is_comfy = chunked.style == PromptStyle::Comfy;
@@ -186,7 +189,10 @@ impl Kiln {
             });
         }
         let mut values = vec![0.0; len * asked.len()];
-        for (asked, answers) in asked.chunks(lanes).zip(values.chunks_mut((len * lanes).max(1))) {
+        for (asked, answers) in asked
+            .chunks(lanes)
+            .zip(values.chunks_mut((len * lanes).max(1)))
+        {
             let mut evaluation = session.prepare(text_encoder, asked.len())?;
             for (lane, ids) in asked.iter().enumerate() {
                 evaluation.input(lane, "input_ids", &[1, ids.len()], Data::I32(ids))?;

@@ -165,15 +165,12 @@ impl Kiln {
         }
         let sampler = match request.sampler {
             Some(sampler) => sampler,
-            None => defaults
-                .sampler
-                .parse::<SamplerKind>()
-                .map_err(|error| {
-                    self.section(SectionError {
-                        section: "card",
-                        reason: error.to_string(),
-                    })
-                })?,
+            None => defaults.sampler.parse::<SamplerKind>().map_err(|error| {
+                self.section(SectionError {
+                    section: "card",
+                    reason: error.to_string(),
+                })
+            })?,
         };
         let settings = Settings {
             prompt: request.prompt.clone(),

@@ -30,14 +30,18 @@ impl Kiln {
         let colors: Vec<[u8; 3]> = (0..pixels)
             .map(|pixel| {
                 std::array::from_fn(|color| {
-                    let sum = rows.iter().enumerate().fold(offset[color], |sum, (channel, row)| {
-                        sum + row[color] * scale * latents[channel * pixels + pixel]
-                    });
+                    let sum = rows
+                        .iter()
+                        .enumerate()
+                        .fold(offset[color], |sum, (channel, row)| {
+                            sum + row[color] * scale * latents[channel * pixels + pixel]
+                        });
                     ((sum / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0) as u8
                 })
             })
             .collect();
-        let places = (0..height).flat_map(|y| (0..width).map(move |x| (y / side) * (width / side) + x / side));
+        let places = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (y / side) * (width / side) + x / side));
         Some(places.flat_map(|place| colors[place]).collect())
     }
 }

@@ -49,7 +49,9 @@ impl Tokenizer {
 
     /// The id of a comma that ends a word, if there is one.
     pub fn comma(&self) -> Option<i32> {
-        let id = [",</w>", ","].iter().find_map(|comma| self.inner.token_to_id(comma))?;
+        let id = [",</w>", ","]
+            .iter()
+            .find_map(|comma| self.inner.token_to_id(comma))?;
         i32::try_from(id).ok()
     }
 

@@ -204,7 +204,11 @@ impl Sheet {
 fn fitting(label: &str, most: u32) -> String {
     let most = most as usize;
     match label.chars().count() > most {
-        true => label.chars().take(most.saturating_sub(2)).chain("..".chars()).collect(),
+        true => label
+            .chars()
+            .take(most.saturating_sub(2))
+            .chain("..".chars())
+            .collect(),
         false => label.to_owned(),
     }
 }
@@ -230,7 +234,10 @@ impl DrawTarget for Canvas {
         I: IntoIterator<Item = Pixel<Self::Color>>,
     {
         let bounds = self.bounding_box();
-        for Pixel(at, color) in pixels.into_iter().filter(|Pixel(at, _)| bounds.contains(*at)) {
+        for Pixel(at, color) in pixels
+            .into_iter()
+            .filter(|Pixel(at, _)| bounds.contains(*at))
+        {
             let index = at.y as usize * self.size.width as usize + at.x as usize;
             let bytes = [color.r(), color.g(), color.b()];
             self.pixels[index * 3..][..3].copy_from_slice(&bytes);

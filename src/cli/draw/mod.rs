@@ -124,7 +124,8 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
             if seed == job.settings.seed && !args.quiet {
                 warn_of_cut(&picture);
             }
-            let (target, format) = names.target(job.options.output.as_deref(), number, &settings)?;
+            let (target, format) =
+                names.target(job.options.output.as_deref(), number, &settings)?;
             let encode = |out: &mut Vec<u8>| picture.encode(format, out);
             let path = write(&target, encode)?;
             told(args, &picture, &path, seconds)?;
@@ -164,15 +165,22 @@ fn jobs(kiln: &Kiln, said: &[Said], is_grid: bool) -> Result<Vec<Job>, CliError>
         let options = with_like(said)?;
         if options.prompt.is_none() {
             return Err(CliError::Usage(
-                "a prompt is missing: kiln draw PROMPT, or --prompts FILE, or --like PICTURE".into(),
+                "a prompt is missing: kiln draw PROMPT, or --prompts FILE, or --like PICTURE"
+                    .into(),
             ));
         }
         let count = options.count.unwrap_or(1);
         if is_grid && count > 1 {
-            return Err(CliError::Usage("--grid: each place has one picture, not -n".into()));
+            return Err(CliError::Usage(
+                "--grid: each place has one picture, not -n".into(),
+            ));
         }
         // Lines are pictures of their own; what stands side by side is to be compared.
-        let otherwise = if is_grid { chance } else { chance.wrapping_add(line) & 0xffff_ffff };
+        let otherwise = if is_grid {
+            chance
+        } else {
+            chance.wrapping_add(line) & 0xffff_ffff
+        };
         let seed = options.seed.unwrap_or(otherwise);
         if seed.checked_add(count - 1).is_none() {
             return Err(CliError::Usage(format!(
@@ -233,7 +241,10 @@ fn told(args: &Args, picture: &Picture, path: &Path, seconds: f64) -> Result<(),
         return Ok(());
     }
     let seed = picture.settings().seed;
-    output::print(&format!("{} (seed {seed}, {seconds:.1} s)\n", path.display()))
+    output::print(&format!(
+        "{} (seed {seed}, {seconds:.1} s)\n",
+        path.display()
+    ))
 }
 
 /// A sheet for the pictures of a grid.
@@ -261,14 +272,29 @@ fn write_sheet(
         (Target::Replace(path), format) if !output::is_special(&path) => {
             (Target::Replace(names::beside(&path, "grid")), format)
         }
-        (Target::Fresh { folder, stem, extension }, format) => {
+        (
+            Target::Fresh {
+                folder,
+                stem,
+                extension,
+            },
+            format,
+        ) => {
             let stem = format!("{stem}-grid");
-            (Target::Fresh { folder, stem, extension }, format)
+            (
+                Target::Fresh {
+                    folder,
+                    stem,
+                    extension,
+                },
+                format,
+            )
         }
         special => special,
     };
     let text = first.settings.parameters(&kiln.card().model_name());
-    let encode = |out: &mut Vec<u8>| PictureFormat::encode(format, sheet.size(), sheet.pixels(), &text, out);
+    let encode =
+        |out: &mut Vec<u8>| PictureFormat::encode(format, sheet.size(), sheet.pixels(), &text, out);
     let path = write(&target, encode)?;
     let (width, height) = sheet.size();
     match (args.json, args.quiet) {

@@ -9,7 +9,9 @@ use crate::cli::error::CliError;
 use crate::cli::output::{self, Target};
 
 /// The words in braces that a file's name may have.
-const WORDS: [&str; 8] = ["seed", "n", "prompt", "date", "model", "sampler", "steps", "size"];
+const WORDS: [&str; 8] = [
+    "seed", "n", "prompt", "date", "model", "sampler", "steps", "size",
+];
 /// The most bytes that a prompt adds to a file's name.
 const MOST_BYTES: usize = 64;
 
@@ -132,7 +134,9 @@ fn sanitised(text: &str) -> String {
 
 /// The day in UTC, as `2026-01-31` (the algorithm is Howard Hinnant's `civil_from_days`).
 fn date(now: SystemTime) -> String {
-    let days = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+    let days = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() / 86_400);
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
     let year_of_era =

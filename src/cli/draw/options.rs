@@ -18,7 +18,12 @@ use crate::cli::values;
 #[derive(Args, Clone, Debug)]
 pub struct PictureOptions {
     /// What the picture should show
-    #[arg(id = "prompt_option", long = "prompt", hide = true, allow_hyphen_values = true)]
+    #[arg(
+        id = "prompt_option",
+        long = "prompt",
+        hide = true,
+        allow_hyphen_values = true
+    )]
     pub prompt: Option<String>,
     /// What it should not show
     #[arg(long, value_name = "PROMPT", allow_hyphen_values = true)]
@@ -106,7 +111,10 @@ impl Said {
     /// Fails with the nearest name if no picture has the option.
     pub fn check_name(name: &str) -> Result<(), String> {
         let command = command();
-        let names: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        let names: Vec<&str> = command
+            .get_arguments()
+            .filter_map(|arg| arg.get_long())
+            .collect();
         if names.contains(&name) {
             return Ok(());
         }
@@ -125,9 +133,9 @@ impl Said {
     pub fn say_json(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let name = name.replace('_', "-");
         Self::check_name(&name)?;
-        let is_switch = command()
-            .get_arguments()
-            .any(|arg| arg.get_long() == Some(&name) && matches!(arg.get_action(), ArgAction::SetTrue));
+        let is_switch = command().get_arguments().any(|arg| {
+            arg.get_long() == Some(&name) && matches!(arg.get_action(), ArgAction::SetTrue)
+        });
         match (value, is_switch) {
             (Value::Bool(true), true) => self.0.push((name, None)),
             (Value::Bool(false), true) => self.0.retain(|(own, _)| *own != name),

@@ -21,7 +21,8 @@ impl Screen {
             std::env::var(name).is_ok_and(|found| values.iter().any(|value| found.contains(value)))
         };
         Screen {
-            kitty: says("TERM", &["kitty", "ghostty"]) || says("TERM_PROGRAM", &["WezTerm", "ghostty"]),
+            kitty: says("TERM", &["kitty", "ghostty"])
+                || says("TERM_PROGRAM", &["WezTerm", "ghostty"]),
             is_terminal: io::stderr().is_terminal(),
             lines: 0,
         }
@@ -41,7 +42,11 @@ impl Screen {
         }
         match self.kitty {
             true => kitty(&mut text, size, pixels, (width, height / 2)),
-            false => half_blocks(&mut text, (width, height), &shrunk(size, pixels, (width, height))),
+            false => half_blocks(
+                &mut text,
+                (width, height),
+                &shrunk(size, pixels, (width, height)),
+            ),
         }
         self.lines = height / 2;
         // Where standard error is gone, nobody looks.
@@ -101,7 +106,12 @@ fn half_blocks(text: &mut String, (width, height): (u32, u32), pixels: &[u8]) {
 }
 
 /// Transmits RGB and displays it in so many columns and rows.
-fn kitty(text: &mut String, (width, height): (u32, u32), pixels: &[u8], (columns, rows): (u32, u32)) {
+fn kitty(
+    text: &mut String,
+    (width, height): (u32, u32),
+    pixels: &[u8],
+    (columns, rows): (u32, u32),
+) {
     let encoded = base64::encode(pixels);
     let mut pieces = encoded.as_bytes().chunks(4096).peekable();
     let mut keys = format!("a=T,i=1,q=2,f=24,s={width},v={height},c={columns},r={rows},C=1,");
@@ -124,7 +134,10 @@ mod tests {
         assert_eq!(fitted((96, 64)), (64, 42));
         assert_eq!(fitted((8, 80_000)), (1, 64));
         let pixels = [[255, 0, 0], [0, 0, 255]].repeat(8).concat();
-        assert_eq!(shrunk((2, 8), &pixels, (2, 2)), [255, 0, 0, 0, 0, 255, 255, 0, 0, 0, 0, 255]);
+        assert_eq!(
+            shrunk((2, 8), &pixels, (2, 2)),
+            [255, 0, 0, 0, 0, 255, 255, 0, 0, 0, 0, 255]
+        );
         assert_eq!(shrunk((2, 8), &pixels, (1, 1)), [127, 0, 127]);
         assert_eq!(shrunk((1, 1), &[1, 2, 3], (2, 1)), [1, 2, 3, 1, 2, 3]);
         let mut text = String::new();
@@ -133,6 +146,8 @@ mod tests {
         let mut text = String::new();
         kitty(&mut text, (64, 64), &vec![0; 64 * 64 * 3], (64, 32));
         assert_eq!(text.matches("\x1b_G").count(), 4);
-        assert!(text.starts_with("\x1b_Ga=T,") && text.contains(",m=1;") && text.contains("\x1b_Gm=0;"));
+        assert!(
+            text.starts_with("\x1b_Ga=T,") && text.contains(",m=1;") && text.contains("\x1b_Gm=0;")
+        );
     }
 }

@@ -70,7 +70,10 @@ impl Watcher<'_> {
                         failed = Some(error);
                         return ControlFlow::Break(());
                     }
-                    if self.preview.is_some_and(|preview| step % preview.every == 0) {
+                    if self
+                        .preview
+                        .is_some_and(|preview| step % preview.every == 0)
+                    {
                         kept = Some(step);
                     }
                 }
@@ -111,7 +114,10 @@ impl Watcher<'_> {
     ) -> Result<(), CliError> {
         let file = self.preview.filter(|preview| step % preview.every == 0);
         // The finished picture comes at once.
-        let screen = self.screen.as_mut().filter(|screen| screen.is_live() && step < steps);
+        let screen = self
+            .screen
+            .as_mut()
+            .filter(|screen| screen.is_live() && step < steps);
         if file.is_none() && screen.is_none() {
             return Ok(());
         }
@@ -194,7 +200,11 @@ impl Steps {
             done => (self.last, done - 1),
         };
         let each = since.map_or(0.0, |since| (now - since).as_secs_f64()) / steps as f64;
-        format!("{} a step, {} left", seconds(each), seconds(each * (count - step) as f64))
+        format!(
+            "{} a step, {} left",
+            seconds(each),
+            seconds(each * (count - step) as f64)
+        )
     }
 }
 

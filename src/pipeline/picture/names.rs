@@ -49,10 +49,13 @@ pub(super) fn sampler(name: &str) -> (String, Option<String>) {
     if let Some(known) = known(SAMPLERS, name) {
         return (known.to_owned(), None);
     }
-    let split = name.trim().rsplit_once(' ').and_then(|(sampler, schedule)| {
-        let schedule = known(SCHEDULES, schedule)?.to_owned();
-        Some((known(SAMPLERS, sampler)?.to_owned(), Some(schedule)))
-    });
+    let split = name
+        .trim()
+        .rsplit_once(' ')
+        .and_then(|(sampler, schedule)| {
+            let schedule = known(SCHEDULES, schedule)?.to_owned();
+            Some((known(SAMPLERS, sampler)?.to_owned(), Some(schedule)))
+        });
     split.unwrap_or_else(|| (name.to_owned(), None))
 }
 
@@ -67,6 +70,10 @@ pub(super) fn schedule(name: &str) -> Option<String> {
 fn known(table: &'static [Names], name: &str) -> Option<&'static str> {
     table
         .iter()
-        .find(|names| names.iter().any(|own| own.eq_ignore_ascii_case(name.trim())))
+        .find(|names| {
+            names
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(name.trim()))
+        })
         .map(|names| names[0])
 }

@@ -34,7 +34,10 @@ pub(super) fn write(settings: &Settings, model: &ModelName) -> String {
 fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)> {
     let mut entries = vec![
         ("Steps", settings.steps.to_string()),
-        ("Sampler", names::webui_sampler(settings.sampler.name()).to_owned()),
+        (
+            "Sampler",
+            names::webui_sampler(settings.sampler.name()).to_owned(),
+        ),
         ("CFG scale", settings.guidance_scale.to_string()),
         ("Seed", settings.seed.to_string()),
         ("Size", format!("{}x{}", settings.width, settings.height)),
@@ -48,7 +51,10 @@ fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)
     if settings.prompt_style != PromptStyle::Webui {
         entries.push(("Prompt style", settings.prompt_style.to_string()));
     }
-    entries.push(("Version", concat!("kiln ", env!("CARGO_PKG_VERSION")).into()));
+    entries.push((
+        "Version",
+        concat!("kiln ", env!("CARGO_PKG_VERSION")).into(),
+    ));
     entries
 }
 

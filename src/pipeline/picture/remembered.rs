@@ -47,7 +47,9 @@ pub enum RememberedError {
     #[error("is a damaged picture: {0}")]
     Damaged(String),
     /// It is larger than anything that is read.
-    #[error("a picture of {0}x{1} is too large: {MAX_SIDE} on a side and {MAX_PIXELS} pixels are the most")]
+    #[error(
+        "a picture of {0}x{1} is too large: {MAX_SIDE} on a side and {MAX_PIXELS} pixels are the most"
+    )]
     Size(u32, u32),
     /// The file, or a text in it, is too long.
     #[error("{what} of more than {most} bytes is too long")]
@@ -146,7 +148,10 @@ fn png(file: impl BufRead + Seek) -> Result<Texts> {
         chunk
             .decompress_text_with_limit(MAX_TEXT)
             .map_err(damaged)?;
-        texts.push((chunk.keyword.clone(), repaired(&chunk.get_text().map_err(damaged)?)));
+        texts.push((
+            chunk.keyword.clone(),
+            repaired(&chunk.get_text().map_err(damaged)?),
+        ));
     }
     for chunk in &info.utf8_text {
         let mut chunk = chunk.clone();
@@ -202,7 +207,12 @@ fn exif(mut file: impl BufRead + Seek, format: image::ImageFormat) -> Result<Tex
         Some(exif::Value::Undefined(bytes, _)) => comment_text(bytes, fields.little_endian()),
         _ => None,
     };
-    Ok((size, text.map(|text| ("parameters".into(), text)).into_iter().collect()))
+    Ok((
+        size,
+        text.map(|text| ("parameters".into(), text))
+            .into_iter()
+            .collect(),
+    ))
 }
 
 /// The text of a user comment: eight bytes that name the encoding, then the text.
@@ -293,7 +303,9 @@ fn sampler(name: &str, options: &mut Pairs) {
 /// nodes that pass their `conditioning` or `samples` on.
 fn comfy(nodes: &Map<String, Value>) -> Option<(Pairs, Pairs)> {
     let class = |node: &Value| node["class_type"].as_str().unwrap_or_default().to_owned();
-    let mut samplers = nodes.values().filter(|node| class(node).starts_with("KSampler"));
+    let mut samplers = nodes
+        .values()
+        .filter(|node| class(node).starts_with("KSampler"));
     let inputs = &samplers.next()?["inputs"];
     if samplers.next().is_some() {
         return None;
@@ -303,7 +315,10 @@ fn comfy(nodes: &Map<String, Value>) -> Option<(Pairs, Pairs)> {
         let mut at = nodes.get(start.get(0)?.as_str()?)?;
         for _ in 0..nodes.len().min(64) {
             let next = through.iter().find_map(|name| at["inputs"].get(*name));
-            match next.and_then(|link| link.get(0)?.as_str()).and_then(|id| nodes.get(id)) {
+            match next
+                .and_then(|link| link.get(0)?.as_str())
+                .and_then(|id| nodes.get(id))
+            {
                 Some(next) => at = next,
                 None => break,
             }
@@ -392,5 +407,8 @@ fn flat(object: &Map<String, Value>, keys: &Keys) -> Option<(Pairs, Pairs)> {
     if let [Some(width), Some(height)] = size {
         options.push(owned("size", format!("{width}x{height}")));
     }
-    options.iter().any(|(key, _)| key == "prompt").then_some((options, Vec::new()))
+    options
+        .iter()
+        .any(|(key, _)| key == "prompt")
+        .then_some((options, Vec::new()))
 }

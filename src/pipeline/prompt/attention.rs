@@ -163,9 +163,7 @@ pub(super) fn comfy(text: &str) -> Result<Vec<Part>, PromptError> {
         }
         if !has_groups {
             parts.push(Part {
-                text: text
-                    .replace("\u{0}\u{1}", ")")
-                    .replace("\u{0}\u{2}", "("),
+                text: text.replace("\u{0}\u{1}", ")").replace("\u{0}\u{2}", "("),
                 weight,
             });
             continue;

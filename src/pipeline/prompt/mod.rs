@@ -90,7 +90,9 @@ pub enum PromptError {
     #[error("`{0}` in the prompt is no weight: a finite number expected")]
     Weight(String),
     /// It asks for a LoRA.
-    #[error("`<{kind}:{name}>` in the prompt: a LoRA becomes part of the model once, by kiln compile --lora {name}.safetensors")]
+    #[error(
+        "`<{kind}:{name}>` in the prompt: a LoRA becomes part of the model once, by kiln compile --lora {name}.safetensors"
+    )]
     Lora {
         /// `lora` or `lyco`.
         kind: &'static str,
@@ -98,7 +100,9 @@ pub enum PromptError {
         name: String,
     },
     /// It is made of several that are guided each on its own.
-    #[error("`AND` in the prompt: prompts that are combined by AND are not drawn; write `and`, or --prompt-style plain")]
+    #[error(
+        "`AND` in the prompt: prompts that are combined by AND are not drawn; write `and`, or --prompt-style plain"
+    )]
     And,
     /// Its alternatives make too many texts.
     #[error("the prompt says more than {MAX_TEXTS} different texts in turn")]
@@ -152,7 +156,8 @@ impl Prompt {
                         let parts = attention::webui(&text)?;
                         read.add(text, parts)?;
                     }
-                    read.schedule.push((end, known.unwrap_or(read.texts.len() - 1)));
+                    read.schedule
+                        .push((end, known.unwrap_or(read.texts.len() - 1)));
                 }
             }
             PromptStyle::Comfy => read.add_only(prompt, attention::comfy(prompt)?, evaluations)?,

@@ -227,9 +227,10 @@ impl<'p> Scheduled<'p> {
                 Token::Text(_) => {}
                 Token::Open(id) => {
                     let (said, read) = match &self.groups[*id] {
-                        Group::Switch { when, branches } => {
-                            (usize::from(evaluation as i64 > when.of(count)), 2 - branches)
-                        }
+                        Group::Switch { when, branches } => (
+                            usize::from(evaluation as i64 > when.of(count)),
+                            2 - branches,
+                        ),
                         Group::Turns { branches } => ((evaluation - 1) % branches, 0),
                     };
                     silent += usize::from(said != read);
