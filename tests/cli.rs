@@ -6,77 +6,13 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use assert_cmd::Command;
+use common::command::{fails, folder, kiln, names, succeeds, text};
 use common::toy;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-fn kiln(folder: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("kiln")
-        .expect("the command")
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("UTF-8")
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
-        .collect();
-    names.sort();
-    names
-}
-
-/// The command succeeds; gives its standard output.
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
-    let output = kiln(folder, arguments);
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        text(&output.stderr)
-    );
-    text(&output.stdout).to_owned()
-}
-
-/// The command fails with this exit code, says one line that holds `parts`, and leaves the folder as it was.
-fn fails(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
-    let before = names(folder);
-    let output = kiln(folder, arguments);
-    let line = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
-    assert!(
-        line.starts_with("kiln: ") && line.trim_end().lines().count() == 1,
-        "{arguments:?}: {line}"
-    );
-    for part in parts {
-        assert!(
-            line.contains(part),
-            "{arguments:?}: `{part}` is not in: {line}"
-        );
-    }
-    assert_eq!(text(&output.stdout), "", "{arguments:?}");
-    assert_eq!(names(folder), before, "{arguments:?}");
-}
 
 fn draw<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["draw", "-m", "toy.kiln", "a red apple"], more].concat()
@@ -139,17 +75,12 @@ fn a_picture_says_how_it_was_drawn() {
     ];
     assert_eq!(succeeds(folder.path(), &draw(&more)), "");
     let texts = png_texts(&folder.path().join("x.png"));
-    let expected = [
-        ("Software", concat!("kiln ", env!("CARGO_PKG_VERSION"))),
-        ("guidance-scale", "3"),
-        ("model", "toy"),
-        ("negative", "blå 🍎"),
-        ("prompt", "a red apple"),
-        ("sampler", "euler-a"),
-        ("seed", "9"),
-        ("size", "96x64"),
-        ("steps", "4"),
-    ];
+    let version = concat!("kiln ", env!("CARGO_PKG_VERSION"));
+    let parameters = format!(
+        "a red apple\nNegative prompt: blå 🍎\nSteps: 4, Sampler: Euler a, CFG scale: 3, Seed: 9, Size: 96x64, Model: toy, RNG: CPU, \
+         Version: {version}"
+    );
+    let expected = [("Software", version), ("parameters", &parameters)];
     assert_eq!(
         texts,
         expected
@@ -165,7 +96,8 @@ fn a_random_seed_is_told_and_draws_the_same_again() {
     let line = succeeds(folder.path(), &draw(&["--json", "-o", "x.png"]));
     let object: Value = serde_json::from_str(&line).expect("JSON");
     let seed = object["seed"].as_u64().expect("a seed").to_string();
-    assert_eq!(png_texts(&folder.path().join("x.png"))["seed"], seed);
+    let said = &png_texts(&folder.path().join("x.png"))["parameters"];
+    assert!(said.contains(&format!(", Seed: {seed}, ")), "{said}");
     succeeds(folder.path(), &draw(&["--seed", &seed, "-o", "y.png"]));
     assert_eq!(
         fs::read(folder.path().join("x.png")).ok(),

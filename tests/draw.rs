@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use common::toy;
 use kiln::pipeline::samplers::SamplerKind;
-use kiln::pipeline::{RequestError, Settings, Watch};
+use kiln::pipeline::{PromptStyle, RequestError, Settings, Watch};
 use kiln::runtime::{Cancellation, Model, RuntimeError};
 use kiln::{Error, Kiln, Picture, Progress, Request};
 use kiln_kernels::{Isa, Kernels};
@@ -36,6 +36,7 @@ fn a_request_takes_the_cards_defaults() {
     let expected = Settings {
         prompt: "a red apple".into(),
         negative: String::new(),
+        prompt_style: PromptStyle::Webui,
         steps: 4,
         seed: 1,
         width: 64,
@@ -371,6 +372,7 @@ fn command(picture: &Picture) -> String {
         height,
         guidance_scale,
         sampler,
+        ..
     } = picture.settings();
     format!(
         "kiln draw '{prompt}' --negative '{negative}' --steps {steps} --seed {seed} --size {width}x{height} \

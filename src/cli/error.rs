@@ -19,6 +19,9 @@ pub enum CliError {
     /// A signal asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// The same, and there is something left of what was being done.
+    #[error("cancelled; {0}")]
+    Interrupted(String),
     /// Nobody reads the output any more.
     #[error("the output was closed")]
     Closed,
@@ -47,10 +50,18 @@ impl CliError {
         let _ = io::Write::write_all(&mut io::stderr(), format!("kiln: {line}\n").as_bytes());
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Cancelled => ExitCode::from(130),
+            Self::Cancelled | Self::Interrupted(_) => ExitCode::from(130),
             Self::Failure(_) | Self::Closed => ExitCode::FAILURE,
         }
     }
+}
+
+/// What is wrong with a command line, on one line.
+pub fn line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text.split("\n\n").next().unwrap_or_default();
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 impl From<Error> for CliError {

@@ -1,6 +1,6 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
-//! - `draw`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
+//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
 //! - `model`: which package is meant; `layers`: what it is made of; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
@@ -15,6 +15,8 @@ mod model;
 mod output;
 mod plan;
 mod run;
+mod show_info;
+mod tokens;
 mod values;
 mod verify;
 
@@ -36,6 +38,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Draw(draw::Args),
+    Tokens(tokens::Args),
+    ShowInfo(show_info::Args),
     #[cfg(feature = "compile")]
     Compile(compile::Args),
     Info(info::Args),
@@ -49,6 +53,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => match cli.command {
             Command::Draw(args) => draw::draw(&args),
+            Command::Tokens(args) => tokens::tokens(&args),
+            Command::ShowInfo(args) => show_info::show_info(&args),
             #[cfg(feature = "compile")]
             Command::Compile(args) => compile::compile(&args),
             Command::Info(args) => info::info(&args),
@@ -73,13 +79,6 @@ fn usage(error: &clap::Error) -> Result<(), CliError> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(CliError::Usage(
             "a command is missing, such as draw; see kiln --help".into(),
         )),
-        _ => {
-            let text = error.render().to_string();
-            let said = text.split("\n\n").next().unwrap_or_default();
-            let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(CliError::Usage(
-                line.strip_prefix("error: ").unwrap_or(&line).to_owned(),
-            ))
-        }
+        _ => Err(CliError::Usage(error::line(error))),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use kiln::pipeline::PromptStyle;
 use kiln::pipeline::samplers::SamplerKind;
 use kiln_package::GraphKind;
 
@@ -20,6 +21,12 @@ pub fn size(text: &str) -> Result<(u32, u32), String> {
 pub fn sampler(text: &str) -> Result<SamplerKind, String> {
     text.parse()
         .map_err(|error: kiln::pipeline::samplers::UnknownSampler| error.to_string())
+}
+
+/// A prompt style's name.
+pub fn prompt_style(text: &str) -> Result<PromptStyle, String> {
+    text.parse()
+        .map_err(|error: kiln::pipeline::UnknownStyle| error.to_string())
 }
 
 /// A graph's name.

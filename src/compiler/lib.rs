@@ -4,6 +4,7 @@
 //! - `graph/`: the graph, its text form, its rules, its meaning.
 //! - `passes/`: from source operators to the operators of a program.
 //! - `quantize/`: which products are of 8-bit integers, measured on the model itself.
+//! - `preview`: a map from latents to colours, fitted to the decoder.
 //! - `plan/`: the arena, the packed weights, the file.
 //!
 //! [`compile`] is the whole way.
@@ -16,6 +17,7 @@ pub mod graph;
 mod output;
 pub mod passes;
 pub mod plan;
+mod preview;
 pub mod quantize;
 pub mod report;
 
@@ -253,6 +255,16 @@ fn compile_all(
     }
     if options.stop_after.is_some() {
         return Ok(Compiled { sizes, bytes: 0 });
+    }
+
+    progress(Progress::Measuring("vae_decoder"));
+    // A part of the card that the source cannot say.
+    model.card.own.remove("preview");
+    if let Some(map) = preview::fit(&model)? {
+        model
+            .card
+            .own
+            .insert("preview".into(), serde_json::json!(map));
     }
 
     if options.precision == Precision::Int8 {

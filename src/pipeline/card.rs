@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::error::SectionError;
+use super::picture::ModelName;
 
 /// What the pipeline reads of a package's model card. The card may say more.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -24,6 +25,21 @@ pub struct Card {
     pub vae_scaling_factor: f32,
     /// The text encoder's input.
     pub text: TextCard,
+    /// Red, green and blue of each channel of a latent, then what is added: -1 is black, 1 is white.
+    #[serde(default)]
+    pub preview: Option<Vec<[f32; 3]>>,
+    /// The files that it was compiled from.
+    #[serde(default)]
+    pub sources: Vec<SourceCard>,
+}
+
+/// A file that a model was compiled from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SourceCard {
+    /// Its path in the source's folder.
+    pub path: String,
+    /// SHA-256 of its contents, in hexadecimal.
+    pub sha256: String,
 }
 
 /// The settings that the model's makers recommend.
@@ -78,6 +94,23 @@ impl Card {
             )));
         }
         Ok(card)
+    }
+}
+
+impl Card {
+    /// What pictures say of the model.
+    pub fn model_name(&self) -> ModelName {
+        let is_checkpoint = |source: &&SourceCard| {
+            [".safetensors", ".ckpt"]
+                .iter()
+                .any(|end| source.path.ends_with(end))
+        };
+        let mut checkpoints = self.sources.iter().filter(is_checkpoint);
+        let only = checkpoints.next().filter(|_| checkpoints.next().is_none());
+        ModelName {
+            name: self.name.clone(),
+            hash: only.and_then(|source| Some(source.sha256.get(..10)?.to_owned())),
+        }
     }
 }
 

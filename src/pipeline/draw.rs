@@ -6,11 +6,12 @@ use kiln_package::{GraphKind, Port};
 
 use crate::runtime::{Data, ProgramId, Session, Silent};
 
+use super::contexts::{Chunked, Contexts};
 use super::error::SectionError;
 use super::noise::Noise;
 use super::picture::to_rgb8;
 use super::samplers::{Sampler, ScheduleError};
-use super::{Error, Kiln, Picture, RequestError, Settings, Tokenizer, Watch};
+use super::{Error, Kiln, Picture, RequestError, Settings, Watch};
 
 /// A part of a drawing that is done.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,8 @@ use super::{Error, Kiln, Picture, RequestError, Settings, Tokenizer, Watch};
 pub enum Progress<'a> {
     /// The prompts are encoded.
     Encoded {
-        /// The text encoder's answers, one after another: the negative prompt's, if there is guidance, and the prompt's.
+        /// What the UNet attends to: that of the negative prompt, if there is guidance, then that of the prompt. One that
+        /// says several texts in turn has as many, one after another.
         context: &'a [f32],
     },
     /// A step of the sampler is done.
@@ -66,12 +68,19 @@ impl Kiln {
         progress: &mut Watch<'_>,
     ) -> Result<Picture, Error> {
         let programs = self.programs(settings)?;
-        let (ids, cut) = self.encode(settings, programs.lanes)?;
+        let chunked = self.chunked(settings, &programs)?;
+        let cut = chunked.cut();
         let mut session = Session::new(&self.model, &programs.lanes(), &self.options)?;
 
-        let context = self.run_text_encoder(&mut session, &programs, &ids)?;
-        report(progress, Progress::Encoded { context: &context })?;
-        let mut latents = self.denoise(&mut session, &programs, settings, &context, progress)?;
+        let contexts =
+            self.contexts(&mut session, programs.text_encoder, programs.lanes, chunked)?;
+        report(
+            progress,
+            Progress::Encoded {
+                context: contexts.values(),
+            },
+        )?;
+        let mut latents = self.denoise(&mut session, &programs, settings, &contexts, progress)?;
         let planes = self.decode(&mut session, &programs, &mut latents)?;
         report(progress, Progress::Decoded { planes: &planes })?;
 
@@ -80,7 +89,7 @@ impl Kiln {
         Ok(Picture {
             pixels,
             settings: settings.clone(),
-            model: self.card.name.clone(),
+            model: self.card.model_name(),
             cut,
         })
     }
@@ -138,53 +147,14 @@ impl Kiln {
         })
     }
 
-    /// The token ids for each lane, and the words that were cut off. The tokenizer lives no longer than this.
-    fn encode(
-        &self,
-        settings: &Settings,
-        lanes: usize,
-    ) -> Result<(Vec<Vec<i32>>, Vec<String>), Error> {
-        let section = |source| Error::Section {
-            origin: self.model.origin().into(),
-            source,
-        };
-        let package = self.model.package();
-        let tokenizer =
-            Tokenizer::from_json(package.tokenizer(), self.card.text).map_err(section)?;
-        let mut tokens = vec![tokenizer.encode(&settings.prompt).map_err(section)?];
-        if lanes == 2 {
-            tokens.push(tokenizer.encode(&settings.negative).map_err(section)?);
-        }
-        let cut = tokens
-            .iter_mut()
-            .flat_map(|tokens| std::mem::take(&mut tokens.cut))
-            .collect();
-        Ok((
-            tokens.into_iter().rev().map(|tokens| tokens.ids).collect(),
-            cut,
-        ))
-    }
-
-    /// The context of each lane, one after another.
-    fn run_text_encoder(
-        &self,
-        session: &mut Session,
-        programs: &Programs,
-        ids: &[Vec<i32>],
-    ) -> Result<Vec<f32>, Error> {
-        let len = self
-            .output(programs.text_encoder, "last_hidden_state")?
-            .elements() as usize;
-        let mut context = vec![0.0; len * ids.len()];
-        let mut evaluation = session.prepare(programs.text_encoder, ids.len())?;
-        for (lane, ids) in ids.iter().enumerate() {
-            evaluation.input(lane, "input_ids", &[1, ids.len()], Data::I32(ids))?;
-        }
-        let mut outputs = evaluation.run(&mut Silent)?;
-        for (lane, context) in context.chunks_exact_mut(len.max(1)).enumerate() {
-            outputs.read(lane, "last_hidden_state", context)?;
-        }
-        Ok(context)
+    /// The prompt of each lane in chunks. The tokenizer lives no longer than this.
+    fn chunked(&self, settings: &Settings, programs: &Programs) -> Result<Chunked, Error> {
+        let tokenizer = self.tokenizer()?;
+        let mut prompts = settings.prompts(self.evaluations(settings)?)?;
+        prompts.drain(..2 - programs.lanes);
+        let most = self.model.max_chunks(programs.unet) as usize;
+        Chunked::new(prompts, settings.prompt_style, &tokenizer, most)
+            .map_err(|source| self.section(source))
     }
 
     /// From noise to latents. Nothing is allocated between the first step and the last.
@@ -193,14 +163,14 @@ impl Kiln {
         session: &mut Session,
         programs: &Programs,
         settings: &Settings,
-        context: &[f32],
+        contexts: &Contexts,
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
         let (sample, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
         let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
         // The port tells the most rows there can be.
         if let [_, rows, dim] = &mut context_shape[..] {
-            *rows = context.len() / programs.lanes / (*dim).max(1);
+            *rows = contexts.len() / (*dim).max(1);
         }
         let mut sampler = self.sampler(settings, sample)?;
         let mut noise = Noise::new(settings.seed);
@@ -216,20 +186,14 @@ impl Kiln {
             sampler.scale_input(index, &latents, &mut input);
             let timestep = [sampler.timesteps()[index]];
             let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
-            for (lane, context) in context
-                .chunks_exact((context.len() / programs.lanes).max(1))
-                .enumerate()
-            {
+            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(index);
+            for lane in 0..programs.lanes {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
                     .input(lane, "timestep", &[1], Data::F32(&timestep))?;
-                if evaluation.needs("encoder_hidden_states") {
-                    evaluation.input(
-                        lane,
-                        "encoder_hidden_states",
-                        &context_shape,
-                        Data::F32(context),
-                    )?;
+                if is_new {
+                    let context = Data::F32(contexts.at(lane, index));
+                    evaluation.input(lane, "encoder_hidden_states", &context_shape, context)?;
                 }
             }
             let mut outputs = evaluation.run(&mut Silent)?;
@@ -283,6 +247,11 @@ impl Kiln {
         }
     }
 
+    /// Evaluations of the UNet that a drawing takes.
+    pub(super) fn evaluations(&self, settings: &Settings) -> Result<usize, Error> {
+        Ok(self.sampler(settings, 0)?.timesteps().len())
+    }
+
     /// The sampler for `latents` elements.
     pub(super) fn sampler(
         &self,
@@ -301,13 +270,13 @@ impl Kiln {
             })
     }
 
-    fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
+    pub(super) fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
         let graph = self.model.program(program).graph();
         let found = self.model.inputs(program).find(|port| port.name == name);
         found.ok_or_else(|| self.unusable(format!("{graph} has no input `{name}`")))
     }
 
-    fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
+    pub(super) fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
         let program = self.model.program(program);
         program
             .output(name)
@@ -315,13 +284,10 @@ impl Kiln {
     }
 
     fn unusable(&self, reason: String) -> Error {
-        Error::Section {
-            origin: self.model.origin().into(),
-            source: SectionError {
-                section: "programs",
-                reason,
-            },
-        }
+        self.section(SectionError {
+            section: "programs",
+            reason,
+        })
     }
 }
 

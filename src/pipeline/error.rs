@@ -6,6 +6,7 @@ use kiln_package::GraphKind;
 
 use crate::runtime::RuntimeError;
 
+use super::prompt::PromptError;
 use super::samplers::ScheduleError;
 
 /// Why a model could not be opened or a picture could not be drawn.
@@ -45,6 +46,12 @@ pub enum Error {
     /// The caller, or a signal, asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<PromptError> for Error {
+    fn from(error: PromptError) -> Self {
+        RequestError::from(error).into()
+    }
 }
 
 impl From<RuntimeError> for Error {
@@ -99,6 +106,9 @@ pub enum RequestError {
         /// The numbers that there are.
         available: Vec<u32>,
     },
+    /// A prompt cannot be read.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
 }
 
 fn list(numbers: &[u32]) -> String {

@@ -8,17 +8,22 @@
 //! The tree:
 //!
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
-//! - `tokenizer`, `noise`, [`samplers`]: the parts that are not graphs.
+//! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`]: the other parts that are not graphs.
+//! - `contexts`: what the text encoder makes of a prompt.
+//! - `preview`: latents as pictures, before they are decoded.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
 mod card;
+mod contexts;
 mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
 mod embedded;
 mod error;
 mod noise;
 mod picture;
+mod preview;
+mod prompt;
 mod request;
 pub mod samplers;
 mod tensors;
@@ -32,14 +37,15 @@ use kiln_package::GraphKind;
 
 use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptions};
 
-pub use card::{Card, Defaults, TextCard};
+pub use card::{Card, Defaults, SourceCard, TextCard};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
 pub use noise::Noise;
-pub use picture::{Picture, Settings};
+pub use picture::{ModelName, Picture, PictureFormat, Remembered, RememberedError, Settings};
+pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};
-pub use tokenizer::{Tokenizer, Tokens};
+pub use tokenizer::{Piece, Tokenizer, Tokens};
 
 use samplers::{SamplerKind, Schedule};
 
@@ -110,6 +116,26 @@ impl Kiln {
         &self.schedule
     }
 
+    /// Its tokenizer, read anew: it is several times as large in memory as in the package.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        Tokenizer::from_json(self.model.package().tokenizer(), self.card.text)
+            .map_err(|source| self.section(source))
+    }
+
+    /// Chunks of a prompt, each of as many tokens as the text encoder takes, that there is room for at a size.
+    pub fn max_chunks(&self, width: u32, height: u32) -> Result<usize, Error> {
+        let unet = self.model.find(GraphKind::Unet, height, width)?;
+        Ok(self.model.max_chunks(unet) as usize)
+    }
+
+    /// The error of a section of this package.
+    fn section(&self, source: SectionError) -> Error {
+        Error::Section {
+            origin: self.model.origin().into(),
+            source,
+        }
+    }
+
     /// Widths and heights, in pixels, of the pictures that it draws.
     pub fn sizes(&self) -> Vec<(u32, u32)> {
         let decodes: Vec<_> = self.model.sizes(GraphKind::VaeDecoder).collect();
@@ -140,20 +166,17 @@ impl Kiln {
         }
         let sampler = match request.sampler {
             Some(sampler) => sampler,
-            None => defaults
-                .sampler
-                .parse::<SamplerKind>()
-                .map_err(|error| Error::Section {
-                    origin: self.model.origin().into(),
-                    source: SectionError {
-                        section: "card",
-                        reason: error.to_string(),
-                    },
-                })?,
+            None => defaults.sampler.parse::<SamplerKind>().map_err(|error| {
+                self.section(SectionError {
+                    section: "card",
+                    reason: error.to_string(),
+                })
+            })?,
         };
         let settings = Settings {
             prompt: request.prompt.clone(),
             negative: request.negative.clone(),
+            prompt_style: request.prompt_style,
             steps: request.steps.unwrap_or(defaults.steps),
             seed: request.seed.unwrap_or_else(random_seed),
             width,
@@ -163,7 +186,7 @@ impl Kiln {
             clip_skip: request.clip_skip.unwrap_or(defaults.clip_skip),
         };
         self.text_encoder(settings.clip_skip)?;
-        self.sampler(&settings, 0)?;
+        settings.prompts(self.evaluations(&settings)?)?;
         Ok(settings)
     }
 

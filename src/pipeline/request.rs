@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::prompt::PromptStyle;
 use super::samplers::SamplerKind;
 
 /// What to draw. Whatever is not said is left to the model's card.
@@ -9,6 +10,7 @@ use super::samplers::SamplerKind;
 pub struct Request {
     pub(super) prompt: String,
     pub(super) negative: String,
+    pub(super) prompt_style: PromptStyle,
     pub(super) steps: Option<usize>,
     pub(super) seed: Option<u64>,
     pub(super) size: Option<(u32, u32)>,
@@ -29,6 +31,12 @@ impl Request {
     /// What the picture should not show. Has no effect at a guidance scale of 1.
     pub fn negative(mut self, prompt: impl Into<String>) -> Self {
         self.negative = prompt.into();
+        self
+    }
+
+    /// Whose language the prompts are in; the WebUI's unless it is said.
+    pub fn prompt_style(mut self, style: PromptStyle) -> Self {
+        self.prompt_style = style;
         self
     }
 

@@ -24,6 +24,15 @@ pub struct Tokens {
     pub cut: Vec<String>,
 }
 
+/// A token of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its id.
+    pub id: i32,
+    /// The byte of the text that it begins at.
+    pub start: usize,
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json`. `text` has the length and the begin, end and padding tokens.
     pub fn from_json(json: &[u8], text: TextCard) -> Result<Self, SectionError> {
@@ -36,35 +45,59 @@ impl Tokenizer {
         Ok(Self { inner, words, text })
     }
 
-    /// Encodes a prompt.
-    pub fn encode(&self, prompt: &str) -> Result<Tokens, SectionError> {
+    /// The text encoder's input.
+    pub fn text(&self) -> TextCard {
+        self.text
+    }
+
+    /// The id of a comma that ends a word, if there is one.
+    pub fn comma(&self) -> Option<i32> {
+        let id = [",</w>", ","]
+            .iter()
+            .find_map(|comma| self.inner.token_to_id(comma))?;
+        i32::try_from(id).ok()
+    }
+
+    /// The token of an id as the vocabulary has it.
+    pub fn token(&self, id: i32) -> Option<String> {
+        self.inner.id_to_token(u32::try_from(id).ok()?)
+    }
+
+    /// The tokens of a text, however many: no begin, no end, no padding.
+    pub fn pieces(&self, text: &str) -> Result<Vec<Piece>, SectionError> {
         let encoding = self
             .inner
-            .encode(prompt, false)
+            .encode(text, false)
             .map_err(|e| error(&e.to_string()))?;
-        let room = self.text.max_length - 2;
         let pieces = encoding.get_ids().iter().zip(encoding.get_offsets());
-        let pieces: Vec<(u32, usize)> = pieces
+        pieces
             .flat_map(|(&id, &(start, _))| self.words.expand(id).map(move |id| (id, start)))
-            .collect();
+            .map(|(id, start)| {
+                Ok(Piece {
+                    id: i32::try_from(id)
+                        .map_err(|_| error(&format!("token id {id} is too large")))?,
+                    start: text.floor_char_boundary(start.min(text.len())),
+                })
+            })
+            .collect()
+    }
+
+    /// Encodes a text as diffusers does: nothing in it has a meaning of its own, and what finds no room is cut off.
+    pub fn encode(&self, prompt: &str) -> Result<Tokens, SectionError> {
+        let pieces = self.pieces(prompt)?;
+        let room = self.text.max_length - 2;
         let mut ids = Vec::with_capacity(self.text.max_length);
         ids.push(self.text.bos);
-        for &(id, _) in pieces.iter().take(room) {
-            ids.push(i32::try_from(id).map_err(|_| error(&format!("token id {id} is too large")))?);
-        }
+        ids.extend(pieces.iter().take(room).map(|piece| piece.id));
         ids.push(self.text.eos);
         ids.resize(self.text.max_length, self.text.pad);
-        let cut = match pieces.get(room) {
-            Some(&(_, start)) => {
-                let start = prompt.floor_char_boundary(start.min(prompt.len()));
-                prompt[start..]
-                    .split_whitespace()
-                    .map(str::to_owned)
-                    .collect()
-            }
-            None => Vec::new(),
-        };
-        Ok(Tokens { ids, cut })
+        let cut = pieces
+            .get(room)
+            .map(|piece| prompt[piece.start..].split_whitespace());
+        Ok(Tokens {
+            ids,
+            cut: cut.into_iter().flatten().map(str::to_owned).collect(),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading the fixtures.
 
+pub mod command;
 pub mod toy;
 
 use std::fs;

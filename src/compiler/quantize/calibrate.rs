@@ -147,7 +147,7 @@ fn guidance(len: usize) -> Vec<f32> {
 }
 
 /// The inputs that a VAE's half is measured on: smooth, of `scale`, within `limit`.
-pub(super) fn pictures(graph: &Graph, scale: f32, limit: f32, count: u64) -> Vec<Vec<Tensor>> {
+pub(crate) fn pictures(graph: &Graph, scale: f32, limit: f32, count: u64) -> Vec<Vec<Tensor>> {
     let one = |seed| {
         named(graph, &|_, shape| match shape {
             [h, w, c] => {
@@ -162,6 +162,27 @@ pub(super) fn pictures(graph: &Graph, scale: f32, limit: f32, count: u64) -> Vec
         })
     };
     (0..count).map(|i| one(2000 + i)).collect()
+}
+
+/// Pictures for a VAE's encoder whose colours change from one of its latent's pixels to the next but little within them:
+/// smooth at the latent's size, then each pixel a square of `factor` by `factor`.
+pub(crate) fn paintings(graph: &Graph, factor: usize, count: u64) -> Vec<Vec<Tensor>> {
+    let one = |seed| {
+        named(graph, &|_, shape| match shape {
+            [h, w, c] => {
+                let (rows, columns) = (h / factor, w / factor);
+                let small = Random(seed).smooth([rows, columns, *c]);
+                let at = |i: usize, j: usize, k: usize| {
+                    small[((i / factor) * columns + j / factor) * c + k]
+                };
+                (0..h * w * c)
+                    .map(|n| (0.6 * at(n / (w * c), n / c % w, n % c)).clamp(-1.0, 1.0))
+                    .collect()
+            }
+            _ => vec![0.0; shape.iter().product()],
+        })
+    };
+    (0..count).map(|i| one(3000 + i)).collect()
 }
 
 fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor> {

@@ -6,9 +6,9 @@
 //! - `choose.rs`: the rule.
 //! - `insert.rs`: `quantize` nodes before the chosen ones, fused into norms; integers in attention.
 
-mod calibrate;
+pub(crate) mod calibrate;
 mod choose;
-mod evaluate;
+pub(crate) mod evaluate;
 mod insert;
 mod measure;
 
@@ -28,7 +28,7 @@ pub(crate) use insert::integer_attention;
 use evaluate::Evaluator;
 
 /// Latents are no larger than this on a side while they are measured.
-const LARGEST_LATENT: usize = 16;
+pub(crate) const LARGEST_LATENT: usize = 16;
 
 /// A product or a token table, and its precision.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,10 +1,24 @@
-//! A finished picture.
+//! A finished picture, and what picture files say of themselves.
+//!
+//! - `parameters`: the settings as text, as the WebUI writes and reads them; `names`: what others call samplers.
+//! - `encode`: pictures to files; `remembered`: what files say, whichever program wrote them.
+
+mod encode;
+mod names;
+mod parameters;
+mod remembered;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io::{self, Write};
 
 use ndarray::ArrayView3;
 
+pub use encode::PictureFormat;
+pub use remembered::{Remembered, RememberedError};
+
+use super::prompt::{Prompt, PromptError, PromptStyle};
 use super::samplers::SamplerKind;
 
 /// How a picture was drawn: a request with everything said.
@@ -14,6 +28,8 @@ pub struct Settings {
     pub prompt: String,
     /// What it should not show.
     pub negative: String,
+    /// The language that both are in.
+    pub prompt_style: PromptStyle,
     /// Evaluations of the UNet.
     pub steps: usize,
     /// The picture's number.
@@ -30,12 +46,36 @@ pub struct Settings {
     pub clip_skip: u32,
 }
 
+impl Settings {
+    /// The negative prompt and the prompt, read for so many evaluations of the UNet.
+    pub(super) fn prompts(&self, evaluations: usize) -> Result<Vec<Prompt>, PromptError> {
+        [&self.negative, &self.prompt]
+            .map(|prompt| Prompt::parse(prompt, self.prompt_style, evaluations))
+            .into_iter()
+            .collect()
+    }
+
+    /// The settings as the WebUI writes them beside its pictures, for a picture that `model` draws.
+    pub fn parameters(&self, model: &ModelName) -> String {
+        parameters::write(self, model)
+    }
+}
+
+/// What a picture says of the model that drew it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelName {
+    /// Its name.
+    pub name: String,
+    /// The first ten digits of the SHA-256 of the checkpoint that it was compiled from, if that was one file.
+    pub hash: Option<String>,
+}
+
 /// A picture of 8-bit RGB, with the settings that drew it.
 #[derive(Clone, PartialEq)]
 pub struct Picture {
     pub(super) pixels: Vec<u8>,
     pub(super) settings: Settings,
-    pub(super) model: String,
+    pub(super) model: ModelName,
     pub(super) cut: Vec<String>,
 }
 
@@ -81,7 +121,7 @@ impl Picture {
 
     /// Name of the model that drew it.
     pub fn model(&self) -> &str {
-        &self.model
+        &self.model.name
     }
 
     /// Words of the prompt, then of the negative prompt, that the text encoder had no room for.
@@ -89,46 +129,20 @@ impl Picture {
         &self.cut
     }
 
-    /// Writes a PNG. Its text chunks hold the settings, under the names that the command line gives them.
-    pub fn encode_png(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut encoder = png::Encoder::new(out, self.width(), self.height());
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        let settings = &self.settings;
-        let texts = [
-            ("prompt", settings.prompt.clone()),
-            ("negative", settings.negative.clone()),
-            ("seed", settings.seed.to_string()),
-            ("steps", settings.steps.to_string()),
-            ("sampler", settings.sampler.to_string()),
-            ("guidance-scale", settings.guidance_scale.to_string()),
-            ("clip-skip", settings.clip_skip.to_string()),
-            ("size", format!("{}x{}", settings.width, settings.height)),
-            ("model", self.model.clone()),
-            (
-                "Software",
-                concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-        ];
-        for (key, text) in texts {
-            let text = text.replace('\0', " ");
-            // tEXt holds Latin-1; what does not fit goes into iTXt, which holds UTF-8.
-            let added = match text.chars().all(|c| u32::from(c) < 256) {
-                true => encoder.add_text_chunk(key.into(), text),
-                false => encoder.add_itxt_chunk(key.into(), text),
-            };
-            added.map_err(into_io)?;
-        }
-        let mut writer = encoder.write_header().map_err(into_io)?;
-        writer.write_image_data(&self.pixels).map_err(into_io)?;
-        writer.finish().map_err(into_io)
+    /// The settings as the WebUI writes them beside its pictures.
+    pub fn parameters(&self) -> String {
+        self.settings.parameters(&self.model)
     }
-}
 
-fn into_io(error: png::EncodingError) -> io::Error {
-    match error {
-        png::EncodingError::IoError(error) => error,
-        other => io::Error::other(other),
+    /// Writes a PNG. Its text chunk `parameters` says how it was drawn.
+    pub fn encode_png(&self, out: &mut impl Write) -> io::Result<()> {
+        self.encode(PictureFormat::Png, out)
+    }
+
+    /// Writes a picture file that says how it was drawn.
+    pub fn encode(&self, format: PictureFormat, out: &mut impl Write) -> io::Result<()> {
+        let size = (self.width(), self.height());
+        format.encode(size, &self.pixels, &self.parameters(), out)
     }
 }
 
