@@ -543,6 +543,81 @@ fn the_file_may_ask_for_sigmas() {
     assert!(error.contains("one of them"), "{error}");
 }
 
+#[test]
+fn an_unknown_name_lists_the_known() {
+    let error = "restart"
+        .parse::<SamplerKind>()
+        .expect_err("there is no such sampler");
+    assert_eq!(
+        error.to_string(),
+        "unknown sampler `restart`, there are: ddim, ddpm, pndm, euler, euler-a, heun, dpm2, dpm2-a, lms, dpmpp-2s-a, dpmpp-2m, \
+         dpmpp-sde, dpmpp-2m-sde, dpmpp-3m-sde, unipc, deis, ipndm, lcm, tcd"
+    );
+    let error = "kl_optimal"
+        .parse::<ScheduleKind>()
+        .expect_err("there is no such schedule");
+    assert_eq!(
+        error.to_string(),
+        "unknown schedule `kl_optimal`, there are: normal, karras, exponential, sgm-uniform, simple, beta, align-your-steps"
+    );
+}
+
+/// Every name in the tables of samplers/README.md means the sampler or the schedule of its row.
+#[test]
+fn the_names_of_other_tools_are_known() {
+    let text = include_str!("../src/pipeline/samplers/README.md");
+    let mut rows = 0;
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let own = cells[0].trim_matches('`');
+        let names = |cell: &str| -> Vec<String> {
+            let names = cell.replace('`', "");
+            names.split(", ").map(str::to_owned).collect()
+        };
+        rows += 1;
+        if let Ok(schedule) = own.parse::<ScheduleKind>() {
+            let comfy = if own == "align-your-steps" { "" } else { cells[2] };
+            for name in names(cells[1]).into_iter().chain(names(comfy)) {
+                let parsed = name.parse::<ScheduleKind>();
+                assert!(name.is_empty() || parsed == Ok(schedule), "{name}");
+            }
+            continue;
+        }
+        let kind: SamplerKind = own.parse().expect("a sampler");
+        assert_eq!(kind.name(), own);
+        // Two rows share a scheduler of diffusers; its name means the first.
+        let scheduler = match kind {
+            SamplerKind::Dpmpp2mSde => "",
+            _ => cells[3].split([' ', ',']).next().unwrap_or(""),
+        };
+        let others = names(cells[1]).into_iter().chain(names(cells[2]));
+        for name in others.chain(names(scheduler)).filter(|name| !name.is_empty()) {
+            assert_eq!(SamplerKind::from_name(&name), Ok((kind, None)), "{name}");
+        }
+        assert!(cells[6].contains("diffusion") || cells[6].contains("diffusers"), "{own}");
+    }
+    assert_eq!(rows, SamplerKind::ALL.len() + ScheduleKind::ALL.len());
+}
+
+#[test]
+fn old_names_of_the_webui_end_with_the_schedule() {
+    for (name, kind, schedule) in [
+        ("DPM++ 2M Karras", SamplerKind::Dpmpp2m, Some(ScheduleKind::Karras)),
+        ("DPM++ 2M SDE Exponential", SamplerKind::Dpmpp2mSde, Some(ScheduleKind::Exponential)),
+        ("k_dpmpp_2m_sde_exp", SamplerKind::Dpmpp2mSde, Some(ScheduleKind::Exponential)),
+        ("DPM2 a Karras", SamplerKind::Dpm2Ancestral, Some(ScheduleKind::Karras)),
+        ("LMS Karras", SamplerKind::Lms, Some(ScheduleKind::Karras)),
+        ("Euler SGM Uniform", SamplerKind::Euler, Some(ScheduleKind::SgmUniform)),
+        ("euler_ancestral", SamplerKind::EulerAncestral, None),
+        ("k_euler_a", SamplerKind::EulerAncestral, None),
+    ] {
+        assert_eq!(SamplerKind::from_name(name), Ok((kind, schedule)), "{name}");
+    }
+    for name in ["", "Karras", "DPM fast", "DPM++ 2M SDE Heun", "Euler Karras Karras"] {
+        assert!(SamplerKind::from_name(name).is_err(), "{name}");
+    }
+}
+
 /// The final sigma of `final_sigmas_type: sigma_min` is the training's smallest: some noise stays.
 #[test]
 fn the_final_sigma_may_be_the_smallest() {

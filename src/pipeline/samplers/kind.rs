@@ -1,7 +1,6 @@
-//! Samplers and schedules by name.
+//! The samplers and the schedules there are.
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::*;
 
@@ -160,22 +159,6 @@ impl fmt::Display for SamplerKind {
     }
 }
 
-/// A name that no sampler has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown sampler `{0}`, there are: {names}", names = SamplerKind::ALL.map(SamplerKind::name).join(", "))]
-pub struct UnknownSampler(pub String);
-
-impl FromStr for SamplerKind {
-    type Err = UnknownSampler;
-
-    fn from_str(name: &str) -> Result<Self, UnknownSampler> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| UnknownSampler(name.into()))
-    }
-}
-
 /// The sigmas that a run passes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScheduleKind {
@@ -224,21 +207,5 @@ impl ScheduleKind {
 impl fmt::Display for ScheduleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// A name that no schedule has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown schedule `{0}`, there are: {names}", names = ScheduleKind::ALL.map(ScheduleKind::name).join(", "))]
-pub struct UnknownSchedule(pub String);
-
-impl FromStr for ScheduleKind {
-    type Err = UnknownSchedule;
-
-    fn from_str(name: &str) -> Result<Self, UnknownSchedule> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| UnknownSchedule(name.into()))
     }
 }
