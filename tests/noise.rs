@@ -117,7 +117,10 @@ fn pictures_begin_with_the_noise_of_their_seeds() {
         let seeds = Seeds {
             rng: row.rng.parse().expect("a generator"),
             seed: number(&row.seed),
-            subseed: row.subseed.as_ref().map(|seed| (number(seed), row.strength)),
+            subseed: row
+                .subseed
+                .as_ref()
+                .map(|seed| (number(seed), row.strength)),
             eta_seed_delta: row.delta,
         };
         let mut latents = vec![0.0; channels * height * width];
@@ -129,7 +132,12 @@ fn pictures_begin_with_the_noise_of_their_seeds() {
         };
         near(&latents[..16], &row.first);
         let sum: f64 = latents.iter().map(|&x| f64::from(x)).sum();
-        assert!((sum - row.sum).abs() < 2e-3, "{}: {sum} {}", row.seed, row.sum);
+        assert!(
+            (sum - row.sum).abs() < 2e-3,
+            "{}: {sum} {}",
+            row.seed,
+            row.sum
+        );
         let mut next = vec![0.0; latents.len()];
         noise.fill(&mut next);
         near(&next[..8], &row.next);

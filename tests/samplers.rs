@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use common::{Tensors, relative_error};
 use kiln::pipeline::Noise;
-use kiln::pipeline::samplers::{Run, SamplerKind, Sampler, Schedule, ScheduleError, ScheduleKind};
+use kiln::pipeline::samplers::{
+    Run, Sampler, SamplerKind, Schedule, ScheduleError, ScheduleKind, Spacing,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -130,7 +132,10 @@ impl Begin {
         noise.fill(&mut [0.0; Trajectory::LEN]);
         let (initial, pattern) = (file.values("initial"), file.values("pattern"));
         let latents = match run.start {
-            0 => initial.iter().map(|x| x * sampler.initial_sigma()).collect(),
+            0 => initial
+                .iter()
+                .map(|x| x * sampler.initial_sigma())
+                .collect(),
             _ => {
                 let mut picture = pattern.clone();
                 sampler.add_noise(&mut picture, &initial);
@@ -164,9 +169,13 @@ fn agree_with_the_references_step_by_step() {
     for kind in SamplerKind::ALL {
         for schedule in kind.schedules() {
             // Its reference has no other; they are checked with other samplers.
-            let known = |run: &Trajectory| run.sampler == kind.name() && run.schedule == schedule.name();
+            let known =
+                |run: &Trajectory| run.sampler == kind.name() && run.schedule == schedule.name();
             let checked = runs.iter().filter(|run| known(run)).count();
-            assert!(checked > 1 || NO_REFERENCE.contains(&kind), "{kind} {schedule}");
+            assert!(
+                checked > 1 || NO_REFERENCE.contains(&kind),
+                "{kind} {schedule}"
+            );
         }
     }
     for run in &runs {
@@ -334,7 +343,9 @@ fn zero_signal_needs_velocity() {
     let changes = json!({ "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" });
     let schedule = with(changes.clone()).expect("a schedule");
     assert_eq!(
-        SamplerKind::Ddim.prepare(&schedule, &Run::new(4, LEN)).err(),
+        SamplerKind::Ddim
+            .prepare(&schedule, &Run::new(4, LEN))
+            .err(),
         Some(ScheduleError::NoSignal { timestep: 999 })
     );
     let mut changes = changes;
@@ -430,7 +441,10 @@ fn refuse_what_they_cannot_do() {
         ),
     ] {
         let schedule = with(changes).expect("a schedule");
-        let error = kind.prepare(&schedule, &Run::new(4, LEN)).err().expect("an error");
+        let error = kind
+            .prepare(&schedule, &Run::new(4, LEN))
+            .err()
+            .expect("an error");
         assert_eq!(error.to_string(), message);
         assert!(
             SamplerKind::EulerAncestral
@@ -488,7 +502,11 @@ fn refuse_what_is_not_theirs() {
                 ..run
             };
             let prepared = kind.prepare(&schedule, &run).map(|_| ());
-            assert_eq!(prepared.is_ok(), kind.schedules().contains(&asked), "{kind} {asked}");
+            assert_eq!(
+                prepared.is_ok(),
+                kind.schedules().contains(&asked),
+                "{kind} {asked}"
+            );
         }
         for eta in [-0.1, 1.5, f32::NAN] {
             let eta = Some(eta);
@@ -511,6 +529,14 @@ fn refuse_what_is_not_theirs() {
         eta: Some(eta),
         ..run
     };
+    let trailing = Run {
+        spacing: Some(Spacing::Trailing),
+        ..run
+    };
+    assert_eq!(
+        error(SamplerKind::Lcm, trailing),
+        "spacing: the sampler lcm has timesteps of its own"
+    );
     assert_eq!(
         error(SamplerKind::Heun, eta(0.5)),
         "eta: the sampler heun has none"
@@ -519,6 +545,25 @@ fn refuse_what_is_not_theirs() {
         error(SamplerKind::EulerAncestral, eta(2.0)),
         "eta is 2, expected 0 to 1"
     );
+}
+
+/// The spacing that is asked for takes precedence over the file's.
+#[test]
+fn the_spacing_may_be_chosen() {
+    let schedule = with(json!({})).expect("a schedule");
+    let first = |spacing| {
+        let run = Run {
+            spacing,
+            ..Run::new(4, LEN)
+        };
+        let sampler = SamplerKind::Ddim.prepare(&schedule, &run);
+        timesteps(&*sampler.expect("a sampler"))[0]
+    };
+    assert_eq!(first(None), 751.0);
+    assert_eq!(first(Some(Spacing::Trailing)), 999.0);
+    for spacing in Spacing::ALL {
+        assert_eq!(Spacing::from_name(spacing.name()), Some(spacing));
+    }
 }
 
 /// A model's file may ask for sigmas; those whose diffusers scheduler reads the key follow it.
@@ -576,7 +621,11 @@ fn the_names_of_other_tools_are_known() {
         };
         rows += 1;
         if let Ok(schedule) = own.parse::<ScheduleKind>() {
-            let comfy = if own == "align-your-steps" { "" } else { cells[2] };
+            let comfy = if own == "align-your-steps" {
+                ""
+            } else {
+                cells[2]
+            };
             for name in names(cells[1]).into_iter().chain(names(comfy)) {
                 let parsed = name.parse::<ScheduleKind>();
                 assert!(name.is_empty() || parsed == Ok(schedule), "{name}");
@@ -591,10 +640,16 @@ fn the_names_of_other_tools_are_known() {
             _ => cells[3].split([' ', ',']).next().unwrap_or(""),
         };
         let others = names(cells[1]).into_iter().chain(names(cells[2]));
-        for name in others.chain(names(scheduler)).filter(|name| !name.is_empty()) {
+        for name in others
+            .chain(names(scheduler))
+            .filter(|name| !name.is_empty())
+        {
             assert_eq!(SamplerKind::from_name(&name), Ok((kind, None)), "{name}");
         }
-        assert!(cells[6].contains("diffusion") || cells[6].contains("diffusers"), "{own}");
+        assert!(
+            cells[6].contains("diffusion") || cells[6].contains("diffusers"),
+            "{own}"
+        );
     }
     assert_eq!(rows, SamplerKind::ALL.len() + ScheduleKind::ALL.len());
 }
@@ -602,18 +657,44 @@ fn the_names_of_other_tools_are_known() {
 #[test]
 fn old_names_of_the_webui_end_with_the_schedule() {
     for (name, kind, schedule) in [
-        ("DPM++ 2M Karras", SamplerKind::Dpmpp2m, Some(ScheduleKind::Karras)),
-        ("DPM++ 2M SDE Exponential", SamplerKind::Dpmpp2mSde, Some(ScheduleKind::Exponential)),
-        ("k_dpmpp_2m_sde_exp", SamplerKind::Dpmpp2mSde, Some(ScheduleKind::Exponential)),
-        ("DPM2 a Karras", SamplerKind::Dpm2Ancestral, Some(ScheduleKind::Karras)),
+        (
+            "DPM++ 2M Karras",
+            SamplerKind::Dpmpp2m,
+            Some(ScheduleKind::Karras),
+        ),
+        (
+            "DPM++ 2M SDE Exponential",
+            SamplerKind::Dpmpp2mSde,
+            Some(ScheduleKind::Exponential),
+        ),
+        (
+            "k_dpmpp_2m_sde_exp",
+            SamplerKind::Dpmpp2mSde,
+            Some(ScheduleKind::Exponential),
+        ),
+        (
+            "DPM2 a Karras",
+            SamplerKind::Dpm2Ancestral,
+            Some(ScheduleKind::Karras),
+        ),
         ("LMS Karras", SamplerKind::Lms, Some(ScheduleKind::Karras)),
-        ("Euler SGM Uniform", SamplerKind::Euler, Some(ScheduleKind::SgmUniform)),
+        (
+            "Euler SGM Uniform",
+            SamplerKind::Euler,
+            Some(ScheduleKind::SgmUniform),
+        ),
         ("euler_ancestral", SamplerKind::EulerAncestral, None),
         ("k_euler_a", SamplerKind::EulerAncestral, None),
     ] {
         assert_eq!(SamplerKind::from_name(name), Ok((kind, schedule)), "{name}");
     }
-    for name in ["", "Karras", "DPM fast", "DPM++ 2M SDE Heun", "Euler Karras Karras"] {
+    for name in [
+        "",
+        "Karras",
+        "DPM fast",
+        "DPM++ 2M SDE Heun",
+        "Euler Karras Karras",
+    ] {
         assert!(SamplerKind::from_name(name).is_err(), "{name}");
     }
 }

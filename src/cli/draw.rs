@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kiln::pipeline::samplers::SamplerKind;
+use kiln::pipeline::samplers::{SamplerKind, ScheduleKind};
 use kiln::pipeline::{Kiln, Picture, Progress, Request, Settings, random_seed};
 use kiln::runtime::{Cancellation, cancel_on_signal};
 use serde_json::json;
 
 use super::error::CliError;
 use super::output::{self, Target};
-use super::{model, values};
+use super::{model, sampling, values};
 
 /// Draw a picture of a prompt
 ///
@@ -32,7 +32,7 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     negative: String,
-    /// Evaluations of the model; more is slower [default: the model's]
+    /// Steps of the sampler; more is slower [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::count)]
     steps: Option<NonZeroUsize>,
     /// The picture's number: same seed, same picture [default: random]
@@ -44,9 +44,11 @@ pub struct Args {
     /// How closely to follow the prompt; 1 is fastest [default: the model's]
     #[arg(long, value_name = "X", value_parser = values::finite, allow_hyphen_values = true)]
     guidance_scale: Option<f32>,
-    /// ddim, euler or euler-a [default: the model's]
+    /// How to go from noise to the picture: euler-a, dpmpp-2m, "DPM++ 2M Karras" and so on [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = values::sampler)]
-    sampler: Option<SamplerKind>,
+    sampler: Option<(SamplerKind, Option<ScheduleKind>)>,
+    #[command(flatten)]
+    sampling: sampling::Args,
     /// Threads [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
@@ -126,10 +128,13 @@ fn request(args: &Args, seed: u64) -> Request {
     if let Some(scale) = args.guidance_scale {
         request = request.guidance_scale(scale);
     }
-    if let Some(sampler) = args.sampler {
+    if let Some((sampler, schedule)) = args.sampler {
         request = request.sampler(sampler);
+        if let Some(schedule) = schedule {
+            request = request.schedule(schedule);
+        }
     }
-    request
+    args.sampling.apply(request)
 }
 
 /// The file of picture `number`, from 1.
@@ -194,7 +199,7 @@ fn warn_of_cut(picture: &Picture) {
 
 fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
     let settings = picture.settings();
-    json!({
+    let mut description = json!({
         "file": path.to_string_lossy(),
         "prompt": settings.prompt,
         "negative": settings.negative,
@@ -207,5 +212,10 @@ fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
         "height": settings.height,
         "model": picture.model(),
         "seconds": seconds,
-    })
+    });
+    for (name, value) in settings.chosen() {
+        description[name.replace('-', "_")] =
+            serde_json::from_str(&value).unwrap_or_else(|_| value.into());
+    }
+    description
 }

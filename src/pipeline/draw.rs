@@ -7,9 +7,9 @@ use kiln_package::{GraphKind, Port};
 use crate::runtime::{Data, ProgramId, Session, Silent};
 
 use super::error::SectionError;
-use super::noise::Noise;
+use super::guidance::{guide, rescale};
 use super::picture::to_rgb8;
-use super::samplers::{Run, Sampler, ScheduleError};
+use super::samplers::{Evaluation, Run, Sampler, ScheduleError};
 use super::{Error, Kiln, Picture, RequestError, Settings, Tokenizer, Watch};
 
 /// A part of a drawing that is done.
@@ -182,22 +182,35 @@ impl Kiln {
             *rows = context.len() / programs.lanes / (*dim).max(1);
         }
         let mut sampler = self.sampler(settings, sample)?;
-        let mut noise = Noise::new(settings.seed);
         let mut latents = vec![0.0; sample];
         let mut input = vec![0.0; sample];
         let mut prediction = vec![0.0; sample];
         let mut conditional = vec![0.0; sample];
 
-        noise.fill(&mut latents);
+        let [.., height, width] = sample_shape[..] else {
+            return Err(self.unusable(format!("{} has no planes", GraphKind::Unet)));
+        };
+        let mut noise = settings.seeds().begin(&mut latents, [height, width]);
         let sigma = sampler.initial_sigma();
         latents.iter_mut().for_each(|x| *x *= sigma);
         for index in 0..sampler.evaluations().len() {
-            let step = sampler.evaluations()[index].step + 1;
+            let Evaluation {
+                timestep,
+                sigma,
+                step,
+            } = sampler.evaluations()[index];
+            let (timestep, step) = ([timestep], step + 1);
+            // Where there is no guidance the prompt's lane, the last, is alone.
+            let lanes = if settings.guides(sigma) {
+                programs.lanes
+            } else {
+                1
+            };
             sampler.scale_input(index, &latents, &mut input);
-            let timestep = [sampler.evaluations()[index].timestep];
-            let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
+            let mut evaluation = session.prepare(programs.unet, lanes)?;
             for (lane, context) in context
                 .chunks_exact((context.len() / programs.lanes).max(1))
+                .skip(programs.lanes - lanes)
                 .enumerate()
             {
                 evaluation
@@ -214,9 +227,10 @@ impl Kiln {
             }
             let mut outputs = evaluation.run(&mut Silent)?;
             outputs.read(0, "out_sample", &mut prediction)?;
-            if programs.lanes == 2 {
+            if lanes == 2 {
                 outputs.read(1, "out_sample", &mut conditional)?;
                 guide(&mut prediction, &conditional, settings.guidance_scale);
+                rescale(&mut prediction, &conditional, settings.guidance_rescale);
             }
             if !prediction.iter().all(|x| x.is_finite()) {
                 return Err(Error::NotFinite {
@@ -271,11 +285,18 @@ impl Kiln {
         settings: &Settings,
         latents: usize,
     ) -> Result<Box<dyn Sampler + Send>, Error> {
+        let run = Run {
+            schedule: settings.schedule,
+            spacing: settings.spacing,
+            eta: settings.eta,
+            ..Run::new(settings.steps, latents)
+        };
         settings
             .sampler
-            .prepare(&self.schedule, &Run::new(settings.steps, latents))
+            .prepare(&self.schedule, &run)
             .map_err(|error| match error {
                 ScheduleError::Steps { steps, most } => RequestError::Steps { steps, most }.into(),
+                error if error.is_of_request() => RequestError::Sampler(error).into(),
                 source => Error::Schedule {
                     origin: self.model.origin().into(),
                     source,
@@ -313,13 +334,6 @@ fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
         port.elements() as usize,
         port.shape().iter().map(|&size| size as usize).collect(),
     )
-}
-
-/// Classifier-free guidance: `u + scale * (c - u)`, in place of `u`.
-fn guide(unconditional: &mut [f32], conditional: &[f32], scale: f32) {
-    for (u, c) in unconditional.iter_mut().zip(conditional) {
-        *u += scale * (c - *u);
-    }
 }
 
 fn report(progress: &mut Watch<'_>, part: Progress<'_>) -> Result<(), Error> {

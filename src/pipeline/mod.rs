@@ -8,7 +8,7 @@
 //! The tree:
 //!
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
-//! - `tokenizer`, `noise`, [`samplers`]: the parts that are not graphs.
+//! - `tokenizer`, `noise`, [`samplers`], `guidance`: the parts that are not graphs.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
@@ -17,6 +17,7 @@ mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
 mod embedded;
 mod error;
+mod guidance;
 mod noise;
 mod picture;
 mod request;
@@ -34,7 +35,7 @@ use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptio
 pub use card::{Card, Defaults, TextCard};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
-pub use noise::Noise;
+pub use noise::{Noise, Rng, Seeds, UnknownRng};
 pub use picture::{Picture, Settings};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};
@@ -137,18 +138,16 @@ impl Kiln {
         if !guidance_scale.is_finite() {
             return Err(RequestError::GuidanceScale(guidance_scale).into());
         }
-        let sampler = match request.sampler {
-            Some(sampler) => sampler,
-            None => defaults
-                .sampler
-                .parse::<SamplerKind>()
-                .map_err(|error| Error::Section {
-                    origin: self.model.origin().into(),
-                    source: SectionError {
-                        section: "card",
-                        reason: error.to_string(),
-                    },
-                })?,
+        request.check()?;
+        let (sampler, named) = match request.sampler {
+            Some(sampler) => (sampler, None),
+            None => SamplerKind::from_name(&defaults.sampler).map_err(|error| Error::Section {
+                origin: self.model.origin().into(),
+                source: SectionError {
+                    section: "card",
+                    reason: error.to_string(),
+                },
+            })?,
         };
         let settings = Settings {
             prompt: request.prompt.clone(),
@@ -159,6 +158,15 @@ impl Kiln {
             height,
             guidance_scale,
             sampler,
+            schedule: request.schedule.or(named),
+            spacing: request.spacing,
+            eta: request.eta,
+            guidance_rescale: request.guidance_rescale,
+            guidance_from: request.guidance_from,
+            guidance_until: request.guidance_until,
+            rng: request.rng,
+            subseed: request.subseed,
+            eta_seed_delta: request.eta_seed_delta,
         };
         self.sampler(&settings, 0)?;
         Ok(settings)

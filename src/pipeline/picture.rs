@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use ndarray::ArrayView3;
 
-use super::samplers::SamplerKind;
+use super::noise::{Rng, Seeds};
+use super::samplers::{SamplerKind, ScheduleKind, Spacing};
 
 /// How a picture was drawn: a request with everything said.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +15,7 @@ pub struct Settings {
     pub prompt: String,
     /// What it should not show.
     pub negative: String,
-    /// Evaluations of the UNet.
+    /// Steps of the sampler.
     pub steps: usize,
     /// The picture's number.
     pub seed: u64,
@@ -26,6 +27,73 @@ pub struct Settings {
     pub guidance_scale: f32,
     /// How to go from noise to latents.
     pub sampler: SamplerKind,
+    /// The sigmas on the way; `None` leaves them to the model and the sampler.
+    pub schedule: Option<ScheduleKind>,
+    /// The timesteps on the way; `None` leaves them to the model and the sampler.
+    pub spacing: Option<Spacing>,
+    /// How much noise the sampler adds; `None` leaves it to the sampler.
+    pub eta: Option<f32>,
+    /// How far the guided prediction's deviation is brought back to that of the prompt's alone, 0 to 1.
+    pub guidance_rescale: f32,
+    /// The largest sigma that is guided.
+    pub guidance_from: Option<f32>,
+    /// The smallest sigma that is guided.
+    pub guidance_until: Option<f32>,
+    /// The generator of the noise.
+    pub rng: Rng,
+    /// Another seed, and how far the initial noise is turned towards its, 0 to 1.
+    pub subseed: Option<(u64, f32)>,
+    /// Added to the seed for the noise that the sampler adds, if not 0.
+    pub eta_seed_delta: u64,
+}
+
+impl Settings {
+    /// What the noise is made from.
+    pub fn seeds(&self) -> Seeds {
+        Seeds {
+            rng: self.rng,
+            seed: self.seed,
+            subseed: self.subseed,
+            eta_seed_delta: self.eta_seed_delta,
+        }
+    }
+
+    /// Whether predictions at `sigma` are guided.
+    pub(super) fn guides(&self, sigma: f32) -> bool {
+        self.guidance_from.is_none_or(|from| sigma <= from)
+            && self.guidance_until.is_none_or(|until| sigma >= until)
+    }
+
+    /// What was chosen beyond what every picture has, under the names that the command line gives it.
+    pub fn chosen(&self) -> Vec<(&'static str, String)> {
+        let rescale = (self.guidance_rescale != 0.0).then_some(self.guidance_rescale);
+        let rng = (self.rng != Rng::default()).then_some(self.rng);
+        let delta = (self.eta_seed_delta != 0).then_some(self.eta_seed_delta);
+        [
+            ("schedule", self.schedule.map(|kind| kind.to_string())),
+            ("spacing", self.spacing.map(|spacing| spacing.name().into())),
+            ("eta", self.eta.map(|eta| eta.to_string())),
+            ("guidance-rescale", rescale.map(|share| share.to_string())),
+            (
+                "guidance-from",
+                self.guidance_from.map(|sigma| sigma.to_string()),
+            ),
+            (
+                "guidance-until",
+                self.guidance_until.map(|sigma| sigma.to_string()),
+            ),
+            ("rng", rng.map(|rng| rng.to_string())),
+            ("subseed", self.subseed.map(|(seed, _)| seed.to_string())),
+            (
+                "subseed-strength",
+                self.subseed.map(|(_, strength)| strength.to_string()),
+            ),
+            ("eta-seed-delta", delta.map(|delta| delta.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
 }
 
 /// A picture of 8-bit RGB, with the settings that drew it.
@@ -107,7 +175,7 @@ impl Picture {
                 concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
             ),
         ];
-        for (key, text) in texts {
+        for (key, text) in texts.into_iter().chain(settings.chosen()) {
             let text = text.replace('\0', " ");
             // tEXt holds Latin-1; what does not fit goes into iTXt, which holds UTF-8.
             let added = match text.chars().all(|c| u32::from(c) < 256) {

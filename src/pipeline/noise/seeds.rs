@@ -48,7 +48,9 @@ fn turn(from: &mut [f32], to: &[f32], [height, width]: [usize; 2], share: f64) {
     };
     let cosine = |from: &[f32], i: usize| {
         let product = |a: &[f32], b: &[f32]| -> f64 {
-            column(i).map(|at| f64::from(a[at]) * f64::from(b[at])).sum()
+            column(i)
+                .map(|at| f64::from(a[at]) * f64::from(b[at]))
+                .sum()
         };
         product(from, to) / libm::sqrt(product(from, from) * product(to, to))
     };

@@ -40,7 +40,10 @@ impl Dpm2 {
 /// diffusers' KDPM2 schedulers tell the UNet whole timesteps under karras, and only there.
 pub(super) fn round_karras(sigmas: &mut Sigmas) {
     if sigmas.kind == ScheduleKind::Karras {
-        sigmas.timesteps.iter_mut().for_each(|t| *t = libm::rint(*t));
+        sigmas
+            .timesteps
+            .iter_mut()
+            .for_each(|t| *t = libm::rint(*t));
     }
 }
 

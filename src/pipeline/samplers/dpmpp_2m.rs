@@ -78,7 +78,13 @@ impl Sampler for Dpmpp2m {
 
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let step = &self.steps[index];
-        for ((m, x), &p) in self.pictures.push().iter_mut().zip(&*latents).zip(prediction) {
+        for ((m, x), &p) in self
+            .pictures
+            .push()
+            .iter_mut()
+            .zip(&*latents)
+            .zip(prediction)
+        {
             *m = step.predict.picture(*x, p);
         }
         let [now, before] = self.pictures.tensors();

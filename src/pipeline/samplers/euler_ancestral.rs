@@ -3,7 +3,9 @@
 
 use super::predict::unscaled;
 use super::sigmas::{Family, Last, Sigmas};
-use super::{Course, Noise, Prediction, Run, Sampler, Schedule, ScheduleError, ScheduleKind, Space};
+use super::{
+    Course, Noise, Prediction, Run, Sampler, Schedule, ScheduleError, ScheduleKind, Space,
+};
 
 /// An Euler step down to `sigma_down`, then noise up to the next sigma:
 /// ```text

@@ -32,7 +32,7 @@ impl Lcm {
     pub fn new(schedule: &Schedule, run: &Run) -> Result<Self, ScheduleError> {
         schedule.refuse_thresholding("lcm")?;
         run.refuse_eta("lcm")?;
-        let timesteps = distilled_timesteps(schedule, run)?;
+        let timesteps = distilled_timesteps(schedule, run, "lcm")?;
         let coefficients = |(i, &t): (usize, &usize)| {
             let scaled = t as f32 * schedule.timestep_scaling;
             Coefficients {
@@ -58,7 +58,11 @@ impl Lcm {
 pub(super) fn distilled_timesteps(
     schedule: &Schedule,
     run: &Run,
+    sampler: &'static str,
 ) -> Result<Vec<usize>, ScheduleError> {
+    if run.spacing.is_some() {
+        return Err(ScheduleError::NoSpacing { sampler });
+    }
     let (steps, original) = (run.steps, schedule.original_inference_steps);
     if !(1..=original).contains(&steps) {
         return Err(ScheduleError::Steps {

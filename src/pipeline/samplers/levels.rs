@@ -1,8 +1,8 @@
 //! The sigmas of exponential integrators.
 
+use super::Prediction;
 use super::predict::Scaled;
 use super::sigmas::Sigmas;
-use super::Prediction;
 
 /// A sigma in three forms: signal and noise of latents scaled to variance 1, and half the logarithm of the ratio of their
 /// powers (`lambda`).
@@ -36,5 +36,9 @@ impl Level {
 
 /// The levels of a run, with one more at the end.
 pub(super) fn levels(sigmas: &Sigmas) -> Vec<Level> {
-    sigmas.values.iter().map(|&sigma| Level::new(sigma)).collect()
+    sigmas
+        .values
+        .iter()
+        .map(|&sigma| Level::new(sigma))
+        .collect()
 }

@@ -66,12 +66,17 @@ fn plain(name: &str) -> String {
 
 fn sampler(plain_name: &str) -> Option<SamplerKind> {
     let name = plain_name.strip_suffix("scheduler").unwrap_or(plain_name);
-    let own = SamplerKind::ALL.into_iter().find(|kind| plain(kind.name()) == name);
+    let own = SamplerKind::ALL
+        .into_iter()
+        .find(|kind| plain(kind.name()) == name);
     own.or_else(|| known(&SAMPLERS, name))
 }
 
 fn known<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
-    names.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    names
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, kind)| *kind)
 }
 
 impl SamplerKind {

@@ -69,6 +69,12 @@ pub enum ScheduleError {
         /// The schedules that it takes.
         known: String,
     },
+    /// The sampler's timesteps are those that the model was distilled with.
+    #[error("spacing: the sampler {sampler} has timesteps of its own")]
+    NoSpacing {
+        /// The sampler's name.
+        sampler: &'static str,
+    },
     /// The sampler adds no noise whose strength could be chosen.
     #[error("eta: the sampler {sampler} has none")]
     NoEta {
@@ -86,6 +92,21 @@ pub enum ScheduleError {
     /// The strength of the noise added is out of range.
     #[error("eta is {0}, expected 0 to 1")]
     Eta(f32),
+}
+
+impl ScheduleError {
+    /// Whether it is the request that is wrong, not the model's file.
+    pub fn is_of_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Steps { .. }
+                | Self::Kind { .. }
+                | Self::NoSpacing { .. }
+                | Self::NoEta { .. }
+                | Self::Start { .. }
+                | Self::Eta(_)
+        )
+    }
 }
 
 /// What the UNet's output means.
@@ -108,7 +129,7 @@ pub(super) enum Variance {
 }
 
 /// Which of the training timesteps a run of fewer steps visits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Spacing {
     /// Multiples of `train / steps`, from 0 (and `steps_offset`).
     Leading,
@@ -116,6 +137,25 @@ pub enum Spacing {
     Trailing,
     /// Evenly from the last to 0.
     Linspace,
+}
+
+impl Spacing {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Leading, Self::Trailing, Self::Linspace];
+
+    /// The name that users type and diffusers' files store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+            Self::Linspace => "linspace",
+        }
+    }
+
+    /// The spacing of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|spacing| spacing.name() == name)
+    }
 }
 
 /// The keys of `scheduler_config.json` that are read; those that are missing take diffusers' defaults.
@@ -285,19 +325,13 @@ impl Schedule {
                 ));
             }
         };
-        let spacing = match config.timestep_spacing.as_deref() {
-            None => None,
-            Some("leading") => Some(Spacing::Leading),
-            Some("trailing") => Some(Spacing::Trailing),
-            Some("linspace") => Some(Spacing::Linspace),
-            Some(other) => {
-                return Err(unknown(
-                    "timestep_spacing",
-                    other,
-                    "leading, trailing, linspace",
-                ));
-            }
-        };
+        let spacing =
+            match config.timestep_spacing.as_deref() {
+                None => None,
+                Some(name) => Some(Spacing::from_name(name).ok_or_else(|| {
+                    unknown("timestep_spacing", name, "leading, trailing, linspace")
+                })?),
+            };
         let final_sigma_min = match config.final_sigmas_type.as_str() {
             "zero" => false,
             "sigma_min" => true,
@@ -484,7 +518,8 @@ impl Schedule {
     /// shared among so many `more`.
     pub(super) fn most_leading_steps(&self, more: usize) -> usize {
         let train = self.train_timesteps();
-        let first = |steps: usize| (steps + more - 1) * (train / (steps + more)) + self.steps_offset;
+        let first =
+            |steps: usize| (steps + more - 1) * (train / (steps + more)) + self.steps_offset;
         (1..=train - more.min(train))
             .rev()
             .find(|&steps| first(steps) < train)

@@ -180,10 +180,7 @@ impl Training {
             return f64::from(self.sigmas[last]);
         }
         let low = timestep as usize;
-        let (from, to) = (
-            f64::from(self.sigmas[low]),
-            f64::from(self.sigmas[low + 1]),
-        );
+        let (from, to) = (f64::from(self.sigmas[low]), f64::from(self.sigmas[low + 1]));
         (to - from) * (timestep - low as f64) + from
     }
 

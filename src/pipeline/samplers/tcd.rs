@@ -31,7 +31,7 @@ impl Tcd {
     pub fn new(schedule: &Schedule, run: &Run) -> Result<Self, ScheduleError> {
         schedule.refuse_thresholding("tcd")?;
         let eta = run.eta_or(0.3)?;
-        let timesteps = distilled_timesteps(schedule, run)?;
+        let timesteps = distilled_timesteps(schedule, run, "tcd")?;
         let alphas = schedule.alphas_cumprod();
         let coefficients = |(i, &t): (usize, &usize)| {
             let next = timesteps.get(i + 1).copied();
