@@ -56,6 +56,46 @@ fn draws_into_a_file_named_after_the_prompt() {
     );
 }
 
+/// What was chosen beyond the usual is told too, and only that.
+#[test]
+fn a_picture_says_how_it_was_sampled() {
+    let folder = folder();
+    toy::write(folder.path());
+    let more = [
+        "--sampler",
+        "DPM++ 2M SDE Karras",
+        "--eta",
+        "0.5",
+        "--rng",
+        "philox",
+        "--subseed",
+        "3",
+        "--subseed-strength",
+        "0.25",
+        "--guidance-until",
+        "0.5",
+        "--json",
+        "--quiet",
+    ];
+    let text = succeeds(folder.path(), &draw(&more));
+    let object: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for (key, value) in [
+        ("sampler", json!("dpmpp-2m-sde")),
+        ("schedule", json!("karras")),
+        ("eta", json!(0.5)),
+        ("rng", json!("philox")),
+        ("subseed", json!(3)),
+        ("subseed_strength", json!(0.25)),
+        ("guidance_until", json!(0.5)),
+        ("guidance_from", json!(null)),
+    ] {
+        assert_eq!(object[key], value, "{key}");
+    }
+    let texts = png_texts(&folder.path().join(object["file"].as_str().expect("a file")));
+    assert_eq!(texts["schedule"], "karras");
+    assert_eq!(texts["subseed-strength"], "0.25");
+}
+
 #[test]
 fn a_picture_says_how_it_was_drawn() {
     let folder = folder();
@@ -199,9 +239,35 @@ fn refuses_what_the_model_does_not_draw() {
     toy::write(folder.path());
     for (more, parts) in [
         (
-            &["--sampler", "plms"][..],
-            &["--sampler", "plms", "ddim, euler, euler-a"][..],
+            &["--sampler", "restart"][..],
+            &["--sampler", "restart", "ddim, ddpm, pndm, euler, euler-a"][..],
         ),
+        (
+            &["--schedule", "kl_optimal"],
+            &["--schedule", "kl_optimal", "normal, karras"],
+        ),
+        (
+            &["--schedule", "karras"],
+            &["schedule karras", "ddim takes normal"],
+        ),
+        (
+            &["--sampler", "lcm", "--steps", "51"],
+            &["51 steps", "1 to 50"],
+        ),
+        (&["--spacing", "even"], &["--spacing", "linspace"]),
+        (&["--eta", "2"], &["--eta", "0 to 1"]),
+        (
+            &["--sampler", "heun", "--eta", "1"],
+            &["eta", "heun has none"],
+        ),
+        (&["--guidance-rescale", "-1"], &["-1"]),
+        (&["--guidance-from", "nan"], &["--guidance-from", "0 up"]),
+        (
+            &["--guidance-from", "1", "--guidance-until", "2"],
+            &["from sigma 1 until 2"],
+        ),
+        (&["--rng", "dice"], &["--rng", "torch, philox"]),
+        (&["--subseed", "3"], &["--subseed-strength"]),
         (
             &["--size", "100x64"],
             &["100x64", "multiple of 8", "64x64, 96x64"],
@@ -285,9 +351,9 @@ fn refuses_packages_whose_sections_make_no_sense() {
             &["77 tokens", "5"],
         ),
         (
-            json!({ "defaults": { "steps": 4, "guidance_scale": 3, "sampler": "plms", "width": 64, "height": 64 } }),
+            json!({ "defaults": { "steps": 4, "guidance_scale": 3, "sampler": "restart", "width": 64, "height": 64 } }),
             json!({}),
-            &["card", "plms", "ddim"],
+            &["card", "restart", "ddim"],
         ),
         (
             json!({}),

@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use common::toy;
-use kiln::pipeline::samplers::SamplerKind;
-use kiln::pipeline::{PromptStyle, RequestError, Settings, Watch};
+use kiln::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
+use kiln::pipeline::{PromptStyle, RequestError, Rng, Settings, Watch};
 use kiln::runtime::{Cancellation, Model, RuntimeError};
 use kiln::{Error, Kiln, Picture, Progress, Request};
 use kiln_kernels::{Isa, Kernels};
@@ -43,6 +43,15 @@ fn a_request_takes_the_cards_defaults() {
         height: 64,
         guidance_scale: 3.0,
         sampler: SamplerKind::Ddim,
+        schedule: None,
+        spacing: None,
+        eta: None,
+        guidance_rescale: 0.0,
+        guidance_from: None,
+        guidance_until: None,
+        rng: Rng::Torch,
+        subseed: None,
+        eta_seed_delta: 0,
     };
     assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
     assert_eq!(kiln.sizes(), toy::SIZES);
@@ -91,6 +100,17 @@ fn every_setting_matters() {
         apple().sampler(SamplerKind::Euler),
         apple().sampler(SamplerKind::EulerAncestral),
         Request::new("a blue apple").seed(1),
+        apple().eta(0.5),
+        apple().eta(0.5).eta_seed_delta(31337),
+        apple().spacing(Spacing::Trailing),
+        apple()
+            .sampler(SamplerKind::Euler)
+            .schedule(ScheduleKind::Karras),
+        apple().guidance_rescale(0.7),
+        apple().guidance_from(5.0),
+        apple().guidance_until(1.0),
+        apple().rng(Rng::Philox),
+        apple().subseed(2, 0.3),
     ]
     .map(draw);
     for (i, picture) in pictures.iter().enumerate() {
@@ -105,6 +125,34 @@ fn every_setting_matters() {
         pictures[4]
     );
     assert_eq!(draw(apple().seed(1 << 32 | 1)), pictures[0]);
+    assert_ne!(
+        draw(apple().rng(Rng::Philox).seed(1 << 32 | 1)),
+        draw(apple().rng(Rng::Philox))
+    );
+    // An interval of all sigmas changes nothing, one of none is the prompt's prediction alone.
+    let all = apple().guidance_from(1e9).guidance_until(0.0);
+    assert_eq!(draw(all), pictures[0]);
+    let none = apple().guidance_from(1e9).guidance_until(1e9);
+    assert_eq!(draw(none), pictures[4]);
+    assert_eq!(draw(apple().eta(0.0)), pictures[0]);
+    assert_eq!(draw(apple().subseed(2, 0.0)), pictures[0]);
+}
+
+/// A sampler of two evaluations tells of each step once, with the latents at its end.
+#[test]
+fn progress_counts_steps_whatever_the_sampler() {
+    let (_folder, kiln) = toy();
+    for sampler in SamplerKind::ALL {
+        let mut told = Vec::new();
+        kiln.draw(&apple().sampler(sampler), &mut |progress| {
+            if let Progress::Denoised { step, steps, .. } = progress {
+                told.push((step, steps));
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("a picture");
+        assert_eq!(told, [(1, 4), (2, 4), (3, 4), (4, 4)], "{sampler}");
+    }
 }
 
 #[test]
@@ -206,6 +254,35 @@ fn requests_that_cannot_be_met_are_told_before_anything_is_drawn() {
         refused(apple().guidance_scale(f32::INFINITY)),
         RequestError::GuidanceScale(f32::INFINITY)
     );
+    for (request, message) in [
+        (
+            apple().schedule(ScheduleKind::Karras),
+            "schedule karras: the sampler ddim takes normal",
+        ),
+        (apple().eta(1.5), "eta is 1.5, expected 0 to 1"),
+        (
+            apple().sampler(SamplerKind::Heun).eta(0.5),
+            "eta: the sampler heun has none",
+        ),
+        (
+            apple().sampler(SamplerKind::Lcm).spacing(Spacing::Leading),
+            "spacing: the sampler lcm has timesteps of its own",
+        ),
+        (
+            apple().guidance_rescale(2.0),
+            "guidance-rescale 2: a number from 0 to 1 expected",
+        ),
+        (
+            apple().subseed(1, f32::NAN),
+            "subseed-strength NaN: a number from 0 to 1 expected",
+        ),
+        (
+            apple().guidance_from(1.0).guidance_until(2.0),
+            "guidance from sigma 1 until 2: it falls, and is no less than 0",
+        ),
+    ] {
+        assert_eq!(refused(request).to_string(), message);
+    }
 }
 
 /// Numbers that grow to infinity are an error, not a picture.
@@ -282,9 +359,13 @@ fn toy_pictures_have_the_same_bits_everywhere() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = toy::write(folder.path());
     let requests = SamplerKind::ALL.map(|sampler| apple().sampler(sampler).negative("blue"));
-    golden("toy", &requests, &[(1, 3), (2, 3), (3, 3)], &|| {
-        Model::open(&path).expect("a package")
-    });
+    let count = requests.len();
+    golden(
+        "toy",
+        &requests,
+        &[(1, count), (2, count), (3, count)],
+        &|| Model::open(&path).expect("a package"),
+    );
 }
 
 /// The same of the model that the program carries. Scalar kernels take half a minute for the first picture.
@@ -374,6 +455,7 @@ fn command(picture: &Picture) -> String {
         sampler,
         ..
     } = picture.settings();
+    assert_eq!(picture.settings().chosen(), []);
     format!(
         "kiln draw '{prompt}' --negative '{negative}' --steps {steps} --seed {seed} --size {width}x{height} \
          --guidance-scale {guidance_scale} --sampler {sampler}:"

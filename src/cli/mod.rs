@@ -15,6 +15,7 @@ mod model;
 mod output;
 mod plan;
 mod run;
+mod sampling;
 mod show_info;
 mod tokens;
 mod values;

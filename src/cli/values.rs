@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use kiln::pipeline::PromptStyle;
-use kiln::pipeline::samplers::SamplerKind;
+use kiln::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
+use kiln::pipeline::{PromptStyle, Rng};
 use kiln_package::GraphKind;
 
 /// `WIDTHxHEIGHT`, in pixels.
@@ -17,10 +17,42 @@ pub fn size(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
-/// A sampler's name.
-pub fn sampler(text: &str) -> Result<SamplerKind, String> {
+/// A sampler's name, with the schedule that it may end with.
+pub fn sampler(text: &str) -> Result<(SamplerKind, Option<ScheduleKind>), String> {
+    SamplerKind::from_name(text).map_err(|error| error.to_string())
+}
+
+/// A schedule's name.
+pub fn schedule(text: &str) -> Result<ScheduleKind, String> {
     text.parse()
-        .map_err(|error: kiln::pipeline::samplers::UnknownSampler| error.to_string())
+        .map_err(|error: kiln::pipeline::samplers::UnknownSchedule| error.to_string())
+}
+
+/// A spacing's name.
+pub fn spacing(text: &str) -> Result<Spacing, String> {
+    Spacing::from_name(text).ok_or_else(|| "expected leading, trailing or linspace".into())
+}
+
+/// A generator's name.
+pub fn rng(text: &str) -> Result<Rng, String> {
+    text.parse()
+        .map_err(|error: kiln::pipeline::UnknownRng| error.to_string())
+}
+
+/// A number from 0 to 1.
+pub fn share(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
+/// A ratio of noise to signal.
+pub fn sigma(text: &str) -> Result<f32, String> {
+    finite(text)
+        .ok()
+        .filter(|sigma| *sigma >= 0.0)
+        .ok_or_else(|| "expected a number from 0 up".into())
 }
 
 /// A prompt style's name.

@@ -8,9 +8,9 @@ use crate::runtime::{Data, ProgramId, Session, Silent};
 
 use super::contexts::{Chunked, Contexts};
 use super::error::SectionError;
-use super::noise::Noise;
+use super::guidance::{guide, rescale};
 use super::picture::to_rgb8;
-use super::samplers::{Sampler, ScheduleError};
+use super::samplers::{Evaluation, Run, Sampler, ScheduleError};
 use super::{Error, Kiln, Picture, RequestError, Settings, Watch};
 
 /// A part of a drawing that is done.
@@ -150,7 +150,7 @@ impl Kiln {
     /// The prompt of each lane in chunks. The tokenizer lives no longer than this.
     fn chunked(&self, settings: &Settings, programs: &Programs) -> Result<Chunked, Error> {
         let tokenizer = self.tokenizer()?;
-        let mut prompts = settings.prompts(self.evaluations(settings)?)?;
+        let mut prompts = settings.prompts(self.steps(settings)?)?;
         prompts.drain(..2 - programs.lanes);
         let most = self.model.max_chunks(programs.unet) as usize;
         Chunked::new(prompts, settings.prompt_style, &tokenizer, most)
@@ -173,50 +173,67 @@ impl Kiln {
             *rows = contexts.len() / (*dim).max(1);
         }
         let mut sampler = self.sampler(settings, sample)?;
-        let mut noise = Noise::new(settings.seed);
         let mut latents = vec![0.0; sample];
         let mut input = vec![0.0; sample];
         let mut prediction = vec![0.0; sample];
         let mut conditional = vec![0.0; sample];
 
-        noise.fill(&mut latents);
+        let [.., height, width] = sample_shape[..] else {
+            return Err(self.unusable(format!("{} has no planes", GraphKind::Unet)));
+        };
+        let mut noise = settings.seeds().begin(&mut latents, [height, width]);
         let sigma = sampler.initial_sigma();
         latents.iter_mut().for_each(|x| *x *= sigma);
-        for index in 0..settings.steps {
+        for index in 0..sampler.evaluations().len() {
+            let Evaluation {
+                timestep,
+                sigma,
+                step,
+            } = sampler.evaluations()[index];
+            let (timestep, step) = ([timestep], step + 1);
+            // Where there is no guidance the prompt's lane, the last, is alone.
+            let lanes = if settings.guides(sigma) {
+                programs.lanes
+            } else {
+                1
+            };
             sampler.scale_input(index, &latents, &mut input);
-            let timestep = [sampler.timesteps()[index]];
-            let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
-            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(index);
-            for lane in 0..programs.lanes {
+            let mut evaluation = session.prepare(programs.unet, lanes)?;
+            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(step - 1);
+            for lane in 0..lanes {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
                     .input(lane, "timestep", &[1], Data::F32(&timestep))?;
                 if is_new {
-                    let context = Data::F32(contexts.at(lane, index));
+                    let prompt = programs.lanes - lanes + lane;
+                    let context = Data::F32(contexts.at(prompt, step - 1));
                     evaluation.input(lane, "encoder_hidden_states", &context_shape, context)?;
                 }
             }
             let mut outputs = evaluation.run(&mut Silent)?;
             outputs.read(0, "out_sample", &mut prediction)?;
-            if programs.lanes == 2 {
+            if lanes == 2 {
                 outputs.read(1, "out_sample", &mut conditional)?;
                 guide(&mut prediction, &conditional, settings.guidance_scale);
+                rescale(&mut prediction, &conditional, settings.guidance_rescale);
             }
             if !prediction.iter().all(|x| x.is_finite()) {
                 return Err(Error::NotFinite {
                     graph: GraphKind::Unet,
-                    step: Some(index + 1),
+                    step: Some(step),
                 });
             }
             sampler.step(index, &prediction, &mut latents, &mut noise);
-            report(
-                progress,
-                Progress::Denoised {
-                    step: index + 1,
-                    steps: settings.steps,
-                    latents: &latents,
-                },
-            )?;
+            if sampler.completes_step(index) {
+                report(
+                    progress,
+                    Progress::Denoised {
+                        step,
+                        steps: settings.steps,
+                        latents: &latents,
+                    },
+                )?;
+            }
         }
         Ok(latents)
     }
@@ -248,8 +265,9 @@ impl Kiln {
     }
 
     /// Evaluations of the UNet that a drawing takes.
-    pub(super) fn evaluations(&self, settings: &Settings) -> Result<usize, Error> {
-        Ok(self.sampler(settings, 0)?.timesteps().len())
+    pub(super) fn steps(&self, settings: &Settings) -> Result<usize, Error> {
+        let sampler = self.sampler(settings, 0)?;
+        Ok(sampler.evaluations().last().map_or(0, |last| last.step + 1))
     }
 
     /// The sampler for `latents` elements.
@@ -258,11 +276,18 @@ impl Kiln {
         settings: &Settings,
         latents: usize,
     ) -> Result<Box<dyn Sampler + Send>, Error> {
+        let run = Run {
+            schedule: settings.schedule,
+            spacing: settings.spacing,
+            eta: settings.eta,
+            ..Run::new(settings.steps, latents)
+        };
         settings
             .sampler
-            .prepare(&self.schedule, settings.steps, latents)
+            .prepare(&self.schedule, &run)
             .map_err(|error| match error {
                 ScheduleError::Steps { steps, most } => RequestError::Steps { steps, most }.into(),
+                error if error.is_of_request() => RequestError::Sampler(error).into(),
                 source => Error::Schedule {
                     origin: self.model.origin().into(),
                     source,
@@ -297,13 +322,6 @@ fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
         port.elements() as usize,
         port.shape().iter().map(|&size| size as usize).collect(),
     )
-}
-
-/// Classifier-free guidance: `u + scale * (c - u)`, in place of `u`.
-fn guide(unconditional: &mut [f32], conditional: &[f32], scale: f32) {
-    for (u, c) in unconditional.iter_mut().zip(conditional) {
-        *u += scale * (c - *u);
-    }
 }
 
 fn report(progress: &mut Watch<'_>, part: Progress<'_>) -> Result<(), Error> {

@@ -95,6 +95,25 @@ pub enum RequestError {
         /// The most there can be.
         most: usize,
     },
+    /// The sampler cannot do what is asked of it.
+    #[error(transparent)]
+    Sampler(ScheduleError),
+    /// A share is not one.
+    #[error("{name} {value}: a number from 0 to 1 expected")]
+    Share {
+        /// What it is a share of, as the command line names it.
+        name: &'static str,
+        /// What was asked for.
+        value: f32,
+    },
+    /// No sigma is guided.
+    #[error("guidance from sigma {from} until {until}: it falls, and is no less than 0")]
+    GuidanceInterval {
+        /// The largest sigma guided.
+        from: f32,
+        /// The smallest sigma guided.
+        until: f32,
+    },
     /// The guidance scale is not a number.
     #[error("guidance scale {0}: a finite number expected")]
     GuidanceScale(f32),

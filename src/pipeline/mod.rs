@@ -8,7 +8,7 @@
 //! The tree:
 //!
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
-//! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`]: the other parts that are not graphs.
+//! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `tensors`: one graph on given tensors.
@@ -20,6 +20,7 @@ mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
 mod embedded;
 mod error;
+mod guidance;
 mod noise;
 mod picture;
 mod preview;
@@ -40,7 +41,7 @@ use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptio
 pub use card::{Card, Defaults, SourceCard, TextCard};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
-pub use noise::Noise;
+pub use noise::{Noise, Rng, Seeds, UnknownRng};
 pub use picture::{ModelName, Picture, PictureFormat, Remembered, RememberedError, Settings};
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
@@ -164,9 +165,10 @@ impl Kiln {
         if !guidance_scale.is_finite() {
             return Err(RequestError::GuidanceScale(guidance_scale).into());
         }
-        let sampler = match request.sampler {
-            Some(sampler) => sampler,
-            None => defaults.sampler.parse::<SamplerKind>().map_err(|error| {
+        request.check()?;
+        let (sampler, named) = match request.sampler {
+            Some(sampler) => (sampler, None),
+            None => SamplerKind::from_name(&defaults.sampler).map_err(|error| {
                 self.section(SectionError {
                     section: "card",
                     reason: error.to_string(),
@@ -184,9 +186,18 @@ impl Kiln {
             guidance_scale,
             sampler,
             clip_skip: request.clip_skip.unwrap_or(defaults.clip_skip),
+            schedule: request.schedule.or(named),
+            spacing: request.spacing,
+            eta: request.eta,
+            guidance_rescale: request.guidance_rescale,
+            guidance_from: request.guidance_from,
+            guidance_until: request.guidance_until,
+            rng: request.rng,
+            subseed: request.subseed,
+            eta_seed_delta: request.eta_seed_delta,
         };
         self.text_encoder(settings.clip_skip)?;
-        settings.prompts(self.evaluations(&settings)?)?;
+        settings.prompts(self.steps(&settings)?)?;
         Ok(settings)
     }
 

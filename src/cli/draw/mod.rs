@@ -320,7 +320,7 @@ fn warn_of_cut(picture: &Picture) {
 
 fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
     let settings = picture.settings();
-    json!({
+    let mut description = json!({
         "file": path.to_string_lossy(),
         "prompt": settings.prompt,
         "negative": settings.negative,
@@ -335,5 +335,10 @@ fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
         "height": settings.height,
         "model": picture.model(),
         "seconds": seconds,
-    })
+    });
+    for (name, value) in settings.chosen() {
+        description[name.replace('-', "_")] =
+            serde_json::from_str(&value).unwrap_or_else(|_| value.into());
+    }
+    description
 }

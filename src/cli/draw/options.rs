@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use kiln::pipeline::samplers::SamplerKind;
+use kiln::pipeline::samplers::{SamplerKind, ScheduleKind};
 use kiln::pipeline::{PromptStyle, Request};
 use serde_json::Value;
 
 use crate::cli::error::{self, CliError};
-use crate::cli::values;
+use crate::cli::{sampling, values};
 
 /// What a picture is to be.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct PictureOptions {
     /// Whose language prompts are in: webui, comfy or plain [default: webui]
     #[arg(long, value_name = "NAME", value_parser = values::prompt_style)]
     pub prompt_style: Option<PromptStyle>,
-    /// Evaluations of the model; more is slower [default: the model's]
+    /// Steps of the sampler; more is slower [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub steps: Option<NonZeroUsize>,
     /// The picture's number: same seed, same picture [default: random]
@@ -43,9 +43,11 @@ pub struct PictureOptions {
     /// How closely to follow the prompt; 1 is fastest [default: the model's]
     #[arg(long, value_name = "X", value_parser = values::finite, allow_hyphen_values = true)]
     pub guidance_scale: Option<f32>,
-    /// ddim, euler or euler-a [default: the model's]
+    /// How to go from noise to the picture: euler-a, dpmpp-2m, "DPM++ 2M Karras" and so on [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = values::sampler)]
-    pub sampler: Option<SamplerKind>,
+    pub sampler: Option<(SamplerKind, Option<ScheduleKind>)>,
+    #[command(flatten)]
+    pub sampling: sampling::Args,
     /// Leave out the last N - 1 layers of the text encoder, as the WebUI's "clip skip" (diffusers counts from 0) [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::clip_skip)]
     pub clip_skip: Option<u32>,
@@ -79,13 +81,16 @@ impl PictureOptions {
         if let Some(scale) = self.guidance_scale {
             request = request.guidance_scale(scale);
         }
-        if let Some(sampler) = self.sampler {
+        if let Some((sampler, schedule)) = self.sampler {
             request = request.sampler(sampler);
+            if let Some(schedule) = schedule {
+                request = request.schedule(schedule);
+            }
         }
         if let Some(clip_skip) = self.clip_skip {
             request = request.clip_skip(clip_skip);
         }
-        request
+        self.sampling.apply(request)
     }
 }
 

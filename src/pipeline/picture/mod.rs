@@ -1,10 +1,9 @@
 //! A finished picture, and what picture files say of themselves.
 //!
-//! - `parameters`: the settings as text, as the WebUI writes and reads them; `names`: what others call samplers.
+//! - `parameters`: the settings as text, as the WebUI writes and reads them.
 //! - `encode`: pictures to files; `remembered`: what files say, whichever program wrote them.
 
 mod encode;
-mod names;
 mod parameters;
 mod remembered;
 #[cfg(test)]
@@ -18,8 +17,9 @@ use ndarray::ArrayView3;
 pub use encode::PictureFormat;
 pub use remembered::{Remembered, RememberedError};
 
+use super::noise::{Rng, Seeds};
 use super::prompt::{Prompt, PromptError, PromptStyle};
-use super::samplers::SamplerKind;
+use super::samplers::{SamplerKind, ScheduleKind, Spacing};
 
 /// How a picture was drawn: a request with everything said.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Settings {
     pub negative: String,
     /// The language that both are in.
     pub prompt_style: PromptStyle,
-    /// Evaluations of the UNet.
+    /// Steps of the sampler.
     pub steps: usize,
     /// The picture's number.
     pub seed: u64,
@@ -44,9 +44,74 @@ pub struct Settings {
     pub sampler: SamplerKind,
     /// Which of the text encoder's layers is its last, counted from the end, from 1; one more than diffusers' `clip_skip`.
     pub clip_skip: u32,
+    /// The sigmas on the way; `None` leaves them to the model and the sampler.
+    pub schedule: Option<ScheduleKind>,
+    /// The timesteps on the way; `None` leaves them to the model and the sampler.
+    pub spacing: Option<Spacing>,
+    /// How much noise the sampler adds; `None` leaves it to the sampler.
+    pub eta: Option<f32>,
+    /// How far the guided prediction's deviation is brought back to that of the prompt's alone, 0 to 1.
+    pub guidance_rescale: f32,
+    /// The largest sigma that is guided.
+    pub guidance_from: Option<f32>,
+    /// The smallest sigma that is guided.
+    pub guidance_until: Option<f32>,
+    /// The generator of the noise.
+    pub rng: Rng,
+    /// Another seed, and how far the initial noise is turned towards its, 0 to 1.
+    pub subseed: Option<(u64, f32)>,
+    /// Added to the seed for the noise that the sampler adds, if not 0.
+    pub eta_seed_delta: u64,
 }
 
 impl Settings {
+    /// What the noise is made from.
+    pub fn seeds(&self) -> Seeds {
+        Seeds {
+            rng: self.rng,
+            seed: self.seed,
+            subseed: self.subseed,
+            eta_seed_delta: self.eta_seed_delta,
+        }
+    }
+
+    /// Whether predictions at `sigma` are guided.
+    pub(super) fn guides(&self, sigma: f32) -> bool {
+        self.guidance_from.is_none_or(|from| sigma <= from)
+            && self.guidance_until.is_none_or(|until| sigma >= until)
+    }
+
+    /// What was chosen beyond what every picture has, under the names that the command line gives it.
+    pub fn chosen(&self) -> Vec<(&'static str, String)> {
+        let rescale = (self.guidance_rescale != 0.0).then_some(self.guidance_rescale);
+        let rng = (self.rng != Rng::default()).then_some(self.rng);
+        let delta = (self.eta_seed_delta != 0).then_some(self.eta_seed_delta);
+        [
+            ("schedule", self.schedule.map(|kind| kind.to_string())),
+            ("spacing", self.spacing.map(|spacing| spacing.name().into())),
+            ("eta", self.eta.map(|eta| eta.to_string())),
+            ("guidance-rescale", rescale.map(|share| share.to_string())),
+            (
+                "guidance-from",
+                self.guidance_from.map(|sigma| sigma.to_string()),
+            ),
+            (
+                "guidance-until",
+                self.guidance_until.map(|sigma| sigma.to_string()),
+            ),
+            ("rng", rng.map(|rng| rng.to_string())),
+            ("subseed", self.subseed.map(|(seed, _)| seed.to_string())),
+            (
+                "subseed-strength",
+                self.subseed.map(|(_, strength)| strength.to_string()),
+            ),
+            ("eta-seed-delta", delta.map(|delta| delta.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
+
     /// The negative prompt and the prompt, read for so many evaluations of the UNet.
     pub(super) fn prompts(&self, evaluations: usize) -> Result<Vec<Prompt>, PromptError> {
         [&self.negative, &self.prompt]

@@ -9,9 +9,8 @@
 //! The text and its quoting are those of the WebUI's `create_infotext` and `quote`, and the reader is its
 //! `parse_generation_parameters` (`modules/processing.py`, `modules/infotext_utils.py`).
 
-use super::names;
 use super::{ModelName, Settings};
-use crate::pipeline::PromptStyle;
+use crate::pipeline::{PromptStyle, Rng};
 
 const NEGATIVE: &str = "Negative prompt:";
 
@@ -34,10 +33,7 @@ pub(super) fn write(settings: &Settings, model: &ModelName) -> String {
 fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)> {
     let mut entries = vec![
         ("Steps", settings.steps.to_string()),
-        (
-            "Sampler",
-            names::webui_sampler(settings.sampler.name()).to_owned(),
-        ),
+        ("Sampler", settings.sampler.webui_name().to_owned()),
         ("CFG scale", settings.guidance_scale.to_string()),
         ("Seed", settings.seed.to_string()),
         ("Size", format!("{}x{}", settings.width, settings.height)),
@@ -49,8 +45,38 @@ fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)
     if settings.clip_skip > 1 {
         entries.push(("Clip skip", settings.clip_skip.to_string()));
     }
+    if let Some(schedule) = settings.schedule {
+        entries.push(("Schedule type", schedule.webui_name().into()));
+    }
+    if let Some((seed, strength)) = settings.subseed {
+        entries.push(("Variation seed", seed.to_string()));
+        entries.push(("Variation seed strength", strength.to_string()));
+    }
+    if settings.eta_seed_delta != 0 {
+        entries.push(("ENSD", settings.eta_seed_delta.to_string()));
+    }
     // The WebUI's noise is a GPU's unless it is said.
-    entries.push(("RNG", "CPU".into()));
+    let rng = match settings.rng {
+        Rng::Torch => "CPU",
+        Rng::Philox => "GPU",
+    };
+    entries.push(("RNG", rng.into()));
+    if let Some(eta) = settings.eta {
+        entries.push(("Eta", eta.to_string()));
+    }
+    // What the WebUI has no name for.
+    if let Some(spacing) = settings.spacing {
+        entries.push(("Spacing", spacing.name().into()));
+    }
+    if settings.guidance_rescale != 0.0 {
+        entries.push(("Guidance rescale", settings.guidance_rescale.to_string()));
+    }
+    for (key, sigma) in [
+        ("Guidance from", settings.guidance_from),
+        ("Guidance until", settings.guidance_until),
+    ] {
+        entries.extend(sigma.map(|sigma| (key, sigma.to_string())));
+    }
     if settings.prompt_style != PromptStyle::Webui {
         entries.push(("Prompt style", settings.prompt_style.to_string()));
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{names, parameters};
+use super::parameters;
+use crate::pipeline::samplers::{SamplerKind, ScheduleKind};
 
 /// The longest side of a picture, and the most pixels.
 const MAX_SIDE: u32 = 1 << 16;
@@ -278,10 +279,17 @@ fn webui(text: &str) -> (Pairs, Pairs) {
             "Clip skip" => options.push(owned("clip-skip", value)),
             "Prompt style" => options.push(owned("prompt-style", value)),
             "Eta" => options.push(owned("eta", value)),
+            "Variation seed" => options.push(owned("subseed", value)),
+            "Variation seed strength" => options.push(owned("subseed-strength", value)),
+            "ENSD" => options.push(owned("eta-seed-delta", value)),
+            "Spacing" => options.push(owned("spacing", value)),
+            "Guidance rescale" => options.push(owned("guidance-rescale", value)),
+            "Guidance from" => options.push(owned("guidance-from", value)),
+            "Guidance until" => options.push(owned("guidance-until", value)),
             "RNG" => is_cpu = value == "CPU",
             "Sampler" => sampler(&value, &mut options),
             "Schedule type" => {
-                options.extend(names::schedule(&value).map(|name| owned("schedule", name)));
+                options.extend(schedule(&value).map(|name| owned("schedule", name)));
             }
             _ => others.push((key, value)),
         }
@@ -293,10 +301,26 @@ fn webui(text: &str) -> (Pairs, Pairs) {
     (options, others)
 }
 
+/// A name that nobody has stays as it is.
 fn sampler(name: &str, options: &mut Pairs) {
-    let (sampler, schedule) = names::sampler(name);
-    options.push(owned("sampler", sampler));
-    options.extend(schedule.map(|schedule| owned("schedule", schedule)));
+    match SamplerKind::from_name(name) {
+        Ok((sampler, schedule)) => {
+            options.push(owned("sampler", sampler.name()));
+            options.extend(schedule.map(|schedule| owned("schedule", schedule.name())));
+        }
+        Err(_) => options.push(owned("sampler", name)),
+    }
+}
+
+/// What Kiln calls a schedule. `None` for one that is the sampler's own choice.
+fn schedule(name: &str) -> Option<String> {
+    match name {
+        "Automatic" | "Uniform" => None,
+        _ => Some(
+            name.parse()
+                .map_or_else(|_| name.to_owned(), |kind: ScheduleKind| kind.name().into()),
+        ),
+    }
 }
 
 /// ComfyUI's graph, as far as it is simple: one sampler, whose inputs are texts and an empty latent, perhaps by way of
@@ -356,7 +380,7 @@ fn comfy(nodes: &Map<String, Value>) -> Option<(Pairs, Pairs)> {
         sampler(name, &mut options);
     }
     if let Some(name) = inputs["scheduler"].as_str() {
-        options.extend(names::schedule(name).map(|name| owned("schedule", name)));
+        options.extend(schedule(name).map(|name| owned("schedule", name)));
     }
     if let Some(latent) = follow(&inputs["latent_image"], &["samples"]) {
         let size = [&latent["inputs"]["width"], &latent["inputs"]["height"]];
