@@ -264,7 +264,7 @@ impl Kiln {
         }
     }
 
-    /// Evaluations of the UNet that a drawing takes.
+    /// Steps of the sampler that a drawing takes.
     pub(super) fn steps(&self, settings: &Settings) -> Result<usize, Error> {
         let sampler = self.sampler(settings, 0)?;
         Ok(sampler.evaluations().last().map_or(0, |last| last.step + 1))
