@@ -217,6 +217,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
         stage: Stage::Whole,
         height: 128,
         width: 128,
+        clip_skip: 0,
         arena_bytes: end,
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,

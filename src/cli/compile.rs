@@ -1,20 +1,25 @@
-//! `kiln compile`: a package from a model's folder.
+//! `kiln compile`: a package from a model as people download it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kiln::runtime::{Cancellation, cancel_on_signal, map_file};
+use kiln_compiler::frontend::source::{Changes, Prediction, Source, SourceError};
+use kiln_compiler::frontend::tensors::Bytes;
 use kiln_compiler::plan::{Precision, Progress as Planning};
-use kiln_compiler::{CompileError, CompileOptions, Progress};
+use kiln_compiler::{Cancel, CompileError, CompileOptions, Progress};
 
 use super::error::CliError;
 use super::output::{self, Target};
 use super::values;
 
-/// Compile an ONNX folder, as optimum exports it, into a package
+/// Compile a model into a package
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder with text_encoder, unet, vae_decoder, tokenizer and scheduler
-    folder: PathBuf,
+    /// A checkpoint (.safetensors, .ckpt), a folder of diffusers or of ONNX, or random:NAME
+    #[arg(required_unless_present = "unet")]
+    source: Option<PathBuf>,
     /// The package to write; replaces what is there
     #[arg(
         short,
@@ -23,6 +28,24 @@ pub struct Args {
         required_unless_present = "stop_after"
     )]
     output: Option<PathBuf>,
+    /// A UNet in place of the source's: a file in either layout, or a folder
+    #[arg(long, value_name = "FILE")]
+    unet: Option<PathBuf>,
+    /// A text encoder in place of the source's: a file in either layout, or a folder
+    #[arg(long, value_name = "FILE")]
+    text_encoder: Option<PathBuf>,
+    /// A VAE in place of the source's: a file in either layout, or a folder
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// A tiny autoencoder (TAESD) in place of the VAE
+    #[arg(long, value_name = "FILE", conflicts_with = "vae")]
+    taesd: Option<PathBuf>,
+    /// A tokenizer in place of the source's: a folder, or a tokenizer.json
+    #[arg(long, value_name = "FOLDER|FILE")]
+    tokenizer: Option<PathBuf>,
+    /// What the UNet predicts, epsilon or v, where the source does not say or says it wrongly
+    #[arg(long, value_name = "epsilon|v", value_parser = prediction)]
+    prediction: Option<Prediction>,
     /// Widths and heights in pixels, the default one first [default: the model's own]
     #[arg(long, value_name = "WxH,...", value_delimiter = ',', value_parser = values::size)]
     size: Vec<(u32, u32)>,
@@ -54,6 +77,28 @@ fn precision(text: &str) -> Result<Precision, String> {
         .ok_or_else(|| "expected int8, f16 or f32".into())
 }
 
+fn prediction(text: &str) -> Result<Prediction, String> {
+    match text {
+        "epsilon" => Ok(Prediction::Epsilon),
+        "v" | "v_prediction" => Ok(Prediction::Velocity),
+        _ => Err("expected epsilon or v".into()),
+    }
+}
+
+fn source(args: &Args) -> Source {
+    let Some(path) = &args.source else {
+        return Source::Parts;
+    };
+    match path.to_str().and_then(|text| text.strip_prefix("random:")) {
+        Some(name) if !path.exists() => Source::Random(name.into()),
+        _ => Source::from(path),
+    }
+}
+
+fn open_file(path: &Path) -> std::io::Result<Bytes> {
+    Ok(Arc::new(map_file(path)?))
+}
+
 pub fn compile(args: &Args) -> Result<(), CliError> {
     if let Some(output) = &args.output {
         if output::is_special(output) {
@@ -65,7 +110,20 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
         Target::Replace(output.clone()).probe()?;
     }
     let output = args.output.as_deref().map(output::followed);
+    let cancellation = Cancellation::new();
+    cancel_on_signal(&cancellation)
+        .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
     let options = CompileOptions {
+        changes: Changes {
+            unet: args.unet.clone(),
+            text_encoder: args.text_encoder.clone(),
+            vae: args.vae.clone(),
+            taesd: args.taesd.clone(),
+            tokenizer: args.tokenizer.clone(),
+            prediction: args.prediction,
+        },
+        open_file,
+        cancel: Cancel::new(move || cancellation.is_cancelled()),
         sizes: args
             .size
             .iter()
@@ -76,43 +134,41 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
         max_chunks: args.max_chunks,
         stop_after: args.stop_after,
         dump: args.dump.clone(),
-        ..CompileOptions::new(&args.folder, output.unwrap_or_default())
+        ..CompileOptions::new(source(args), output.unwrap_or_default())
     };
-    let bar = ProgressBar::with_draw_target(
-        None,
-        if args.quiet {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
-        },
-    );
+    let mut bar = Bar::new(args.quiet);
     let mut printed = Ok(());
     let compiled = kiln_compiler::compile(&options, &mut |progress| match progress {
-        Progress::Reading(part) => bar.set_message(format!("reading {part}")),
+        Progress::Reading(part) => bar.say(format!("reading {part}")),
+        Progress::Hashed { done, total } => bar.bytes("hashing", done, total),
         Progress::Pass { graph, report } => {
-            bar.set_message(format!("{graph}: {} ({})", report.name, report.fired))
+            bar.say(format!("{graph}: {} ({})", report.name, report.fired))
         }
         Progress::Graph { pass, graph } if printed.is_ok() => {
             printed = output::print(&format!("# after {pass}\n{graph}\n"));
         }
         Progress::Graph { .. } => {}
-        Progress::Measuring(part) => bar.set_message(format!("measuring {part}")),
+        Progress::Measuring(measured) => {
+            let what = format!("measuring {}", measured.part);
+            bar.bytes(&what, measured.done, measured.total);
+        }
         Progress::Plan(Planning::Program {
             graph,
             height,
             width,
-        }) => {
-            bar.set_message(format!("planning {graph} {width}x{height}"));
-        }
-        Progress::Plan(Planning::Weights { done, total }) => written(&bar, done, total),
+        }) => bar.say(format!("packing {graph} {width}x{height}")),
+        Progress::Plan(Planning::Weights { done, total }) => bar.bytes("writing", done, total),
     });
-    bar.finish_and_clear();
+    bar.0.finish_and_clear();
     let compiled = compiled.map_err(|error| match error {
         CompileError::Size { .. }
         | CompileError::UnknownPass { .. }
         | CompileError::StopAfter { .. }
         | CompileError::Report
-        | CompileError::Chunks(_) => CliError::Usage(error.to_string()),
+        | CompileError::Chunks(_)
+        | CompileError::Fixed { .. }
+        | CompileError::Source(SourceError::Options(_)) => CliError::Usage(error.to_string()),
+        CompileError::Cancelled => CliError::Cancelled,
         other => CliError::Failure(other.to_string()),
     })?;
     printed?;
@@ -137,14 +193,38 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
     ))
 }
 
-/// The weights are what takes long to write: from here on there is an end in sight.
-fn written(bar: &ProgressBar, done: u64, total: u64) {
-    if bar.length() != Some(total) {
-        bar.set_length(total);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}") {
-            bar.set_style(style);
-        }
-        bar.set_message("writing");
+/// The progress: what is done, and how much of it where that is known.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(quiet: bool) -> Self {
+        let target = match quiet {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr(),
+        };
+        Bar(ProgressBar::with_draw_target(None, target))
     }
-    bar.set_position(done);
+
+    /// Of work without a known end.
+    fn say(&mut self, message: String) {
+        if self.0.length().is_some() {
+            self.0.unset_length();
+            self.0.set_position(0);
+            self.0.set_style(ProgressStyle::default_spinner());
+        }
+        self.0.set_message(message);
+    }
+
+    /// Of so many bytes of so many.
+    fn bytes(&mut self, what: &str, done: u64, total: u64) {
+        if self.0.length() != Some(total) || self.0.message() != what {
+            self.0.set_length(total);
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}");
+            if let Ok(style) = style {
+                self.0.set_style(style);
+            }
+            self.0.set_message(what.to_owned());
+        }
+        self.0.set_position(done);
+    }
 }

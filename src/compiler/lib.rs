@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancel;
 pub mod frontend;
 pub mod graph;
 mod output;
@@ -21,18 +22,29 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
-use frontend::Checkpoint;
+pub use cancel::Cancel;
+
+use frontend::source::{Changes, Reading, Source, SourceError};
+use frontend::tensors::{OpenFile, read_file};
+use frontend::{Checkpoint, source};
 use graph::Graph;
 use kiln_package::{GraphKind, Stage};
 use passes::{PassReport, staging};
 use plan::{PackageParts, Part, Precision};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What to compile, into what.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
-    /// The folder that the model is read from.
-    pub source: PathBuf,
+    /// What the model is read from.
+    pub source: Source,
+    /// What is to be other than there.
+    pub changes: Changes,
+    /// How files of tensors are opened. Mapped ones take no memory of their own.
+    pub open_file: OpenFile,
+    /// Ends the work with [`CompileError::Cancelled`].
+    pub cancel: Cancel,
     /// The file to write. It is replaced at once when everything is done, or left alone.
     pub output: PathBuf,
     /// Picture sizes, width and height in pixels; empty for the model's own. The first is the package's default, unless
@@ -53,9 +65,12 @@ pub struct CompileOptions {
 
 impl CompileOptions {
     /// The model in `source`, at its own size, in `int8`, to `output`.
-    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+    pub fn new(source: impl Into<Source>, output: impl Into<PathBuf>) -> Self {
         CompileOptions {
             source: source.into(),
+            changes: Changes::default(),
+            open_file: read_file,
+            cancel: Cancel::default(),
             output: output.into(),
             sizes: Vec::new(),
             precision: Precision::Int8,
@@ -86,8 +101,15 @@ pub enum Progress<'a> {
         /// The graph after it.
         graph: &'a Graph,
     },
+    /// The source's files are being hashed.
+    Hashed {
+        /// Bytes hashed.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// A part of the model is being measured.
-    Measuring(&'a str),
+    Measuring(&'a quantize::Measured),
     /// A program is being planned, or weights are being written.
     Plan(plan::Progress),
 }
@@ -108,6 +130,20 @@ pub enum CompileError {
     #[cfg(feature = "onnx")]
     #[error(transparent)]
     Onnx(#[from] frontend::onnx::OnnxError),
+    /// The source, or what is to be changed in it, is not what it should be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// An ONNX folder's graphs are what they are.
+    #[error("{path}: an ONNX folder is compiled as it is: {options} cannot be used with it", path = .path.display())]
+    Fixed {
+        /// The folder.
+        path: PathBuf,
+        /// The options that cannot be used.
+        options: String,
+    },
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// This build has no frontend for the source.
     #[error("{path}: this build of kiln cannot read ONNX folders (build it with the feature `onnx`)", path = .0.display())]
     NoFrontend(PathBuf),
@@ -180,9 +216,24 @@ pub fn compile(
     options: &CompileOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Compiled, CompileError> {
+    // Whoever was interrupted says so in words of its own.
+    compile_all(options, progress).map_err(|error| match options.cancel.asked() {
+        true => CompileError::Cancelled,
+        false => error,
+    })
+}
+
+fn compile_all(
+    options: &CompileOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Compiled, CompileError> {
     check_passes(options)?;
-    let mut model = open(&options.source, &mut |part| {
-        progress(Progress::Reading(part))
+    let mut model = open(options, &mut |reading| {
+        progress(match reading {
+            Reading::Part(part) => Progress::Reading(part),
+            Reading::Hashed(done, total) => Progress::Hashed { done, total },
+        });
+        !options.cancel.asked()
     })?;
     let sizes = sizes(options, &model)?;
 
@@ -202,14 +253,17 @@ pub fn compile(
     }
 
     if options.precision == Precision::Int8 {
-        let reports =
-            quantize::quantize(&mut model, &mut |part| progress(Progress::Measuring(part)))?;
+        let reports = quantize::quantize(&mut model, &mut |measured| {
+            progress(Progress::Measuring(measured));
+            !options.cancel.asked()
+        })?;
         if let Some(path) = &options.report {
-            let error = |source| CompileError::Write {
-                path: path.clone(),
-                source,
-            };
-            std::fs::write(path, report::report(path, &reports)).map_err(error)?;
+            let text = report::report(path, &reports);
+            output::replace(path, &options.cancel, |file| {
+                Ok(file
+                    .write_all(text.as_bytes())
+                    .map_err(kiln_package::WriteError::Io)?)
+            })?;
         }
         let graphs = [&model.text_encoder, &model.unet, &model.vae_decoder]
             .into_iter()
@@ -237,8 +291,9 @@ pub fn compile(
         tokenizer,
         scheduler,
         graphs,
+        cancel: options.cancel.clone(),
     };
-    let bytes = output::replace(&options.output, |file| {
+    let bytes = output::replace(&options.output, &options.cancel, |file| {
         plan::emit(parts, options.precision, file, &mut |p| {
             progress(Progress::Plan(p))
         })
@@ -261,13 +316,38 @@ fn dump<'a>(
     }
 }
 
+/// An ONNX folder is the only source with a frontend of its own.
+fn open(
+    options: &CompileOptions,
+    hear: &mut dyn FnMut(Reading<'_>) -> bool,
+) -> Result<Checkpoint, CompileError> {
+    match &options.source {
+        Source::Path(path) if source::is_onnx(path) => {
+            let named = options.changes.named();
+            if !named.is_empty() {
+                return Err(CompileError::Fixed {
+                    path: path.clone(),
+                    options: named.join(", "),
+                });
+            }
+            open_onnx(path, &mut |part| {
+                hear(Reading::Part(part));
+            })
+        }
+        other => {
+            let changes = &options.changes;
+            Ok(source::open(other, changes, options.open_file, hear)?)
+        }
+    }
+}
+
 #[cfg(feature = "onnx")]
-fn open(source: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
+fn open_onnx(source: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
     Ok(frontend::onnx::open(source, progress)?)
 }
 
 #[cfg(not(feature = "onnx"))]
-fn open(source: &Path, _: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
+fn open_onnx(source: &Path, _: &mut dyn FnMut(&str)) -> Result<Checkpoint, CompileError> {
     Err(CompileError::NoFrontend(source.to_owned()))
 }
 
@@ -392,6 +472,7 @@ fn parts(
             max_chunks,
             height: height as u32,
             width: width as u32,
+            clip_skip: u32::from(kind == GraphKind::TextEncoder),
             graph,
         }
     };

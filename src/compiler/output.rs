@@ -1,10 +1,10 @@
 //! The output file: written beside its place, moved there when it is whole, gone when it is not.
 
-use crate::CompileError;
 use crate::plan::PlanError;
+use crate::{Cancel, CompileError};
 use kiln_package::WriteError;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Removes the file when dropped, unless it was moved away before.
@@ -19,10 +19,36 @@ impl Drop for Partial {
     }
 }
 
+/// A file that refuses to be written to once someone has asked to stop.
+pub(crate) struct Watched {
+    file: File,
+    cancel: Cancel,
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.cancel.asked() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Watched {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// Writes a file by `write` and moves it to `path`. Gives its size.
 pub(crate) fn replace(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), PlanError>,
+    cancel: &Cancel,
+    write: impl FnOnce(&mut BufWriter<Watched>) -> Result<(), PlanError>,
 ) -> Result<u64, CompileError> {
     let error = |source| CompileError::Write {
         path: path.to_owned(),
@@ -39,13 +65,17 @@ pub(crate) fn replace(
         .open(&beside)
         .map_err(error)?;
     let mut partial = Partial(Some(beside.clone()));
-    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let watched = Watched {
+        file,
+        cancel: cancel.clone(),
+    };
+    let mut file = BufWriter::with_capacity(1 << 20, watched);
     write(&mut file).map_err(|e| match e {
         PlanError::Write(WriteError::Io(source)) => error(source),
         other => CompileError::Plan(other),
     })?;
     file.flush().map_err(error)?;
-    let file = file.into_inner().map_err(|e| error(e.into_error()))?;
+    let file = file.into_inner().map_err(|e| error(e.into_error()))?.file;
     let bytes = file.metadata().map_err(error)?.len();
     file.sync_all().map_err(error)?;
     drop(file);

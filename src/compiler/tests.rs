@@ -56,7 +56,8 @@ fn a_package_holds_every_program_and_the_card() {
             Progress::Reading(part) => part.to_owned(),
             Progress::Pass { graph, report } => format!("{graph} {}", report.name),
             Progress::Graph { .. } => "graph".to_owned(),
-            Progress::Measuring(part) => format!("measuring {part}"),
+            Progress::Measuring(measured) => format!("measuring {}", measured.part),
+            Progress::Hashed { .. } => return,
             Progress::Plan(_) => "plan".to_owned(),
         });
     })
@@ -150,7 +151,9 @@ fn a_report_says_what_each_layer_is_and_the_package_has_its_stages() {
     let heard = RefCell::new(Vec::new());
     options.dump = Some("staging".into());
     compile(&options, &mut |p| match p {
-        Progress::Measuring(part) => heard.borrow_mut().push(part.to_owned()),
+        Progress::Measuring(measured) if measured.done == 0 => {
+            heard.borrow_mut().push(measured.part.clone())
+        }
         Progress::Graph { graph, .. } => heard.borrow_mut().push(graph.inputs.len().to_string()),
         _ => (),
     })
@@ -246,7 +249,7 @@ fn a_full_disk_leaves_the_old_file() {
     let output = folder.path().join("out.kiln");
     std::fs::write(&output, "old").unwrap();
     // Writing to /dev/full fails as on a full disk.
-    let error = output::replace(&output, |file| {
+    let error = output::replace(&output, &Cancel::default(), |file| {
         use std::io::Write;
         let mut full = std::fs::OpenOptions::new()
             .write(true)

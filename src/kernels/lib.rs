@@ -11,7 +11,7 @@
 //! | `codes.rs` | activations in 8 bits: the buffer and the map to codes |
 //! | `isa.rs` | [`Isa`] and [`Kernels`], the proof that this CPU has one |
 //! | `job.rs` | [`Job`], [`Launch`] |
-//! | `math.rs` | `exp`, `sigmoid`, GELU, `sin` and `cos`, the same everywhere |
+//! | `math.rs` | `exp`, `sigmoid`, GELU, `tanh`, `sin` and `cos`, the same everywhere |
 //! | `elementwise.rs` | what operators share that treat each element by itself |
 //! | `lanes.rs` | sums and maxima of a row in 16 lanes |
 //! | `pack.rs` | weight panels |
@@ -63,7 +63,7 @@ pub use codes::{Quantizer, codes_bytes, codes_start, dequantize};
 pub use concat::{Concat, ConcatParams};
 pub use copy::{Copy, CopyParams};
 pub use element::{Element, F16};
-pub use embed::{Embed, EmbedParams};
+pub use embed::{Embed, EmbedParams, Table};
 pub use error::ArgumentError;
 pub use gemm::{
     Conv2d, Conv2dInt8, Conv2dInt8Operands, Conv2dOperands, Conv2dParams, Linear, LinearInt8,
@@ -100,6 +100,10 @@ pub enum Activation {
     Gelu,
     /// `x * sigmoid(1.702 x)`
     QuickGelu,
+    /// `max(x, 0)`
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
     /// `value * gelu(gate)` of two columns; only for [`Linear`].
     Geglu,
 }

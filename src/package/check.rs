@@ -276,7 +276,17 @@ impl Op {
             },
             Op::Embed(op) => match slot {
                 "ids" => Some(Requirement::new(op.rows.into(), Holds::I32)),
-                "table" => activation([op.vocab, op.dim]).map(|r| r.within(Space::Weights)),
+                "table" => {
+                    let holds = if op.quantized {
+                        Holds::I8
+                    } else {
+                        Holds::Activation
+                    };
+                    product([op.vocab, op.dim])
+                        .map(|n| Requirement::new(n, holds).within(Space::Weights))
+                }
+                "scale" if !op.quantized => return Ok(None),
+                "scale" => parameter(op.vocab.into()),
                 "positions" => {
                     optional(activation([op.rows, op.dim]).map(|r| r.within(Space::Weights)))
                 }

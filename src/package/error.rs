@@ -182,7 +182,7 @@ impl fmt::Display for What {
             What::Version { supported, found } => {
                 write!(
                     f,
-                    "the package has format version {found}; this program reads version {supported}"
+                    "the package has format version {found}; this program reads version {supported}: compile the model again"
                 )
             }
             What::Length { expected, found } if found < expected => {

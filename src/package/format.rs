@@ -19,9 +19,10 @@
 //! The programs section is a header of eight u32 (numbers of programs, ports, steps, operands, attribute words, bytes of
 //! names, zero, zero), then those tables in that order without gaps:
 //!
-//! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width; u64 arena bytes, bytes of scratch per thread, pinned
-//!   bytes; u32 first port, inputs, outputs, first step, steps, chunks. Programs are sorted by the first four fields, and
-//!   no two have the same.
+//! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width, clip skip; u64 arena bytes, bytes of scratch per thread, pinned
+//!   bytes; u32 first port, inputs, outputs, first step, steps, chunks. Programs are sorted by the first five fields, and
+//!   no two have the same. The clip skip is at least 1 for a text encoder: 1 for the one that is whole, N for one whose last
+//!   N - 1 layers are left out; it is 0 for all other graphs.
 //! - port, [`PORT_BYTES`]: u32 name offset, name bytes, type, layout, rank, four sizes (1 past the rank), flags; u64
 //!   offset, bytes. A program's inputs stand before its outputs.
 //! - step, [`STEP_BYTES`]: u16 operator, attribute words, operands, flags; u32 first word, first operand, name offset,
@@ -54,7 +55,7 @@
 /// The first bytes of every package.
 pub const MAGIC: [u8; 8] = *b"KILNPKG\0";
 /// The version that this crate reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Size of a row of the section table.
@@ -77,7 +78,7 @@ pub const PER_CHUNK: u32 = 1;
 /// Size of the programs section's header.
 pub const PROGRAMS_HEADER_BYTES: usize = 32;
 /// Size of a program's record.
-pub const PROGRAM_BYTES: usize = 64;
+pub const PROGRAM_BYTES: usize = 68;
 /// Size of a port's record.
 pub const PORT_BYTES: usize = 56;
 /// Size of a step's record.

@@ -113,6 +113,10 @@ words! {
         /// `value * gelu(gate)`: the weights have `2 n` columns, their 16-column panels alternately value and gate;
         /// the bias has `2 n` elements, all values before all gates. Only for [`Linear`].
         Geglu = 4,
+        /// `max(x, 0)`
+        Relu = 5,
+        /// The hyperbolic tangent.
+        Tanh = 6,
     }
 }
 
@@ -429,7 +433,7 @@ ops! {
     } [x Input, out Output]
 
     /// Rows of a table: `out[i] = table[ids[i]] + positions[i]`. `ids` is `i32[rows]`, `table` `[vocab, dim]` row-major,
-    /// `positions` `[rows, dim]` of `table`'s type.
+    /// `positions` `[rows, dim]` of the activations' type, and so is `table` if it is not `quantized`; `scale` is `f32[vocab]`.
     Embed = 11 {
         /// Rows.
         rows: u32,
@@ -437,7 +441,9 @@ ops! {
         dim: u32,
         /// Rows of the table; an id outside it is an error of the run.
         vocab: u32,
-    } [ids Input, table Input, positions Optional, out Output]
+        /// `table` is `i8`, and `scale` tells what a one of each of its rows stands for; else `scale` is empty.
+        quantized: bool,
+    } [ids Input, table Input, scale Optional, positions Optional, out Output]
 
     /// Sinusoidal embedding of `timestep` (`f32[1]`): with `a[i] = timestep * frequencies[i]` (`f32[half]`), `out` is
     /// `[sin a, cos a]`, or `[cos a, sin a]` when `cos_first`; `[1, 2 half]`.

@@ -25,6 +25,7 @@ pub(crate) struct ProgramFields {
     pub stage: u32,
     pub height: u32,
     pub width: u32,
+    pub clip_skip: u32,
     pub arena_bytes: u64,
     pub thread_scratch_bytes: u64,
     pub pinned_bytes: u64,
@@ -43,6 +44,7 @@ impl ProgramFields {
             stage: f.u32(),
             height: f.u32(),
             width: f.u32(),
+            clip_skip: f.u32(),
             arena_bytes: f.u64(),
             thread_scratch_bytes: f.u64(),
             pinned_bytes: f.u64(),
@@ -145,6 +147,7 @@ impl<'a> Tables<'a> {
             stage: known("stage", fields.stage, Stage::from_code(fields.stage))?,
             height: fields.height,
             width: fields.width,
+            clip_skip: fields.clip_skip,
             arena_bytes: fields.arena_bytes,
             thread_scratch_bytes: fields.thread_scratch_bytes,
             pinned_bytes: fields.pinned_bytes,
@@ -173,10 +176,10 @@ impl<'a> Tables<'a> {
             .map(|fields| self.program(&ProgramFields::read(fields)))
     }
 
-    /// The program of that graph, stage, height and width. The programs must stand in order.
-    pub fn find(&self, key: (u32, u32, u32, u32)) -> Option<Program<'a>> {
+    /// The program of that graph, stage, height, width and clip skip. The programs must stand in order.
+    pub fn find(&self, key: (u32, u32, u32, u32, u32)) -> Option<Program<'a>> {
         let read = |index: usize| self.programs.get(index).map(ProgramFields::read);
-        let key_of = |f: &ProgramFields| (f.graph, f.stage, f.height, f.width);
+        let key_of = |f: &ProgramFields| (f.graph, f.stage, f.height, f.width, f.clip_skip);
         let (mut low, mut high) = (0, self.programs.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -262,6 +265,7 @@ pub struct Program<'a> {
     stage: Stage,
     height: u32,
     width: u32,
+    clip_skip: u32,
     arena_bytes: u64,
     thread_scratch_bytes: u64,
     pinned_bytes: u64,
@@ -291,6 +295,11 @@ impl<'a> Program<'a> {
     /// Width in pixels of the picture it is for; 0 if it works for every size.
     pub fn width(&self) -> u32 {
         self.width
+    }
+
+    /// Of a text encoder, at least 1: one more than the last layers that are left out. 0 for every other graph.
+    pub fn clip_skip(&self) -> u32 {
+        self.clip_skip
     }
 
     /// Size of one lane's arena; the end of its last buffer, rounded up to 64.

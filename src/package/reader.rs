@@ -91,7 +91,7 @@ impl<'a> Package<'a> {
         self.scheduler
     }
 
-    /// The programs, sorted by graph, stage, height and width.
+    /// The programs, sorted by graph, stage, height, width and clip skip.
     pub fn programs(&self) -> Programs<'a> {
         Programs::new(self.tables)
     }
@@ -101,7 +101,8 @@ impl<'a> Package<'a> {
         self.programs().nth(index)
     }
 
-    /// The program of a graph's stage for pictures of a size; for a graph that works for every size, at 0 by 0.
+    /// The program of a graph's stage for pictures of a size; for a graph that works for every size, at 0 by 0. A text
+    /// encoder is the whole one.
     pub fn find(
         &self,
         graph: GraphKind,
@@ -109,8 +110,9 @@ impl<'a> Package<'a> {
         height: u32,
         width: u32,
     ) -> Option<Program<'a>> {
+        let clip_skip = u32::from(graph == GraphKind::TextEncoder);
         self.tables
-            .find((graph.code(), stage.code(), height, width))
+            .find((graph.code(), stage.code(), height, width, clip_skip))
     }
 
     /// The weights, whose contents are checked by [`Package::verify_block`].

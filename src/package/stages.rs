@@ -45,6 +45,7 @@ fn sibling<'a>(tables: &Tables<'a>, program: &Program, stage: Stage) -> Option<P
         stage.code(),
         program.height(),
         program.width(),
+        program.clip_skip(),
     ))
 }
 

@@ -154,6 +154,7 @@ fn every_op() -> Vec<Op> {
             rows: 7,
             dim: 8,
             vocab: 9,
+            quantized: false,
         }),
         Op::TimestepEmbedding(TimestepEmbedding {
             half: 5,
@@ -189,6 +190,12 @@ fn integer_ops() -> Vec<Op> {
             ..QUANTIZE
         }),
         Op::Quantize(Quantize { c2: 0, ..QUANTIZE }),
+        Op::Embed(Embed {
+            rows: 7,
+            dim: 8,
+            vocab: 9,
+            quantized: true,
+        }),
     ]
 }
 
@@ -238,6 +245,7 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
         stage: Stage::Whole,
         height: size,
         width: size,
+        clip_skip: u32::from(graph == GraphKind::TextEncoder),
         arena_bytes: end.max().unwrap().next_multiple_of(64),
         thread_scratch_bytes: 640,
         pinned_bytes: 0,

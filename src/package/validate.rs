@@ -13,7 +13,7 @@ use crate::format::{
 use crate::format::{WORD_BYTES, section};
 use crate::op::{Op, OpError};
 use crate::program::{Port, Program, ProgramFields, StepFields, Tables};
-use crate::{DType, Layout, Operand, Space, stages};
+use crate::{DType, GraphKind, Layout, Operand, Space, stages};
 
 /// Cuts the section into its tables.
 pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
@@ -115,11 +115,21 @@ pub(crate) fn programs(tables: &Tables, weights: u64) -> Result<(), PackageError
             continue;
         };
         let program = tables.program(&fields).map_err(here)?;
-        let key = Some((fields.graph, fields.stage, fields.height, fields.width));
+        let key = Some((
+            fields.graph,
+            fields.stage,
+            fields.height,
+            fields.width,
+            fields.clip_skip,
+        ));
         if key <= last_key {
             return Err(here(What::Order));
         }
         last_key = key;
+        if (program.graph() == GraphKind::TextEncoder) != (fields.clip_skip != 0) {
+            let expected = u64::from(fields.clip_skip == 0);
+            equal("clip skip", expected, fields.clip_skip.into()).map_err(here)?;
+        }
         equal("first port", next.port.into(), fields.first_port.into()).map_err(here)?;
         equal("first step", next.step.into(), fields.first_step.into()).map_err(here)?;
         at_most("inputs", MAX_PORTS.into(), fields.inputs.into()).map_err(here)?;

@@ -60,6 +60,8 @@ pub struct ProgramRecord {
     pub height: u32,
     /// Width in pixels of the picture it is for; 0 if it works for every size.
     pub width: u32,
+    /// Of a text encoder, at least 1: one more than the last layers that are left out. 0 for every other graph.
+    pub clip_skip: u32,
     /// Size of one lane's arena: the end of its last buffer, rounded up to 64.
     pub arena_bytes: u64,
     /// Memory that each thread needs besides.
@@ -140,7 +142,7 @@ impl PackageWriter {
         weights: impl FnOnce(&mut WeightWriter<'_, W>) -> io::Result<()>,
     ) -> Result<(), WriteError> {
         self.programs
-            .sort_by_key(|p| (p.graph, p.stage, p.height, p.width));
+            .sort_by_key(|p| (p.graph, p.stage, p.height, p.width, p.clip_skip));
         let programs = encode_programs(&self.programs)?;
         let tables = validate::tables(&programs).map_err(WriteError::Invalid)?;
         validate::programs(&tables, weight_bytes).map_err(WriteError::Invalid)?;
@@ -342,6 +344,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
                 program.stage.code(),
                 program.height,
                 program.width,
+                program.clip_skip,
             ],
         );
         program_table.extend(program.arena_bytes.to_le_bytes());

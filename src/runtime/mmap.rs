@@ -1,6 +1,7 @@
-//! The bytes of a package where they are: a mapped file, or a part of the program.
+//! The bytes of a package where they are: a mapped file, or a part of the program; and files of other kinds, mapped.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::slice;
 
@@ -57,6 +58,18 @@ impl Mapped {
     pub(super) fn package(&self) -> Package<'_> {
         self.package
     }
+}
+
+/// Maps a file to read it: its bytes take no memory of their own, and come when they are looked at. For the compiler,
+/// whose sources are larger than a small computer's memory.
+pub fn map_file(path: &Path) -> io::Result<impl AsRef<[u8]> + Send + Sync + use<>> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is not a file"));
+    }
+    // SAFETY: the mapping is private and read-only, and lives as long as what is returned. As for a package, whoever
+    // truncates the file meanwhile breaks the promise that every mapped program relies on.
+    unsafe { MmapOptions::new().map_copy_read_only(&file) }
 }
 
 fn open<'a>(bytes: &'a [u8], origin: &str) -> Result<Package<'a>, RuntimeError> {

@@ -44,6 +44,7 @@ mod tests;
 pub use cancel::Cancellation;
 pub use error::{RuntimeError, Shape};
 pub use executor::{Evaluation, Outputs, Session, SessionOptions};
+pub use mmap::map_file;
 pub use model::{MemoryPlan, Model, ProgramId};
 pub use observer::{Observer, Silent, StepInfo};
 pub use os::signals::cancel_on_signal;

@@ -128,6 +128,7 @@ impl Parts {
             stage: Stage::Whole,
             height,
             width,
+            clip_skip: u32::from(graph == GraphKind::TextEncoder),
             arena_bytes: arena.0,
             thread_scratch_bytes: 1 << 18,
             pinned_bytes: 0,
@@ -148,6 +149,7 @@ impl Parts {
             rows: TOKENS,
             dim: DIM,
             vocab: VOCABULARY,
+            quantized: false,
         });
         self.program(
             (GraphKind::TextEncoder, 0, 0),
@@ -156,7 +158,11 @@ impl Parts {
                 vec![port("input_ids", ids, &[1, TOKENS])],
                 vec![port("last_hidden_state", out, &[1, TOKENS, DIM])],
             ),
-            vec![step(op, "embeddings", &[ids, table, positions, out])],
+            vec![step(
+                op,
+                "embeddings",
+                &[ids, table, Operand::EMPTY, positions, out],
+            )],
         );
     }
 

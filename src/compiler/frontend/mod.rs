@@ -5,6 +5,7 @@ mod card;
 pub mod diffusers;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+pub mod source;
 pub mod tensors;
 #[cfg(test)]
 mod tests;

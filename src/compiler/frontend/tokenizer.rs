@@ -53,25 +53,53 @@ fn id(vocabulary: &Map<String, Value>, token: &str) -> Result<u32, TokenizerErro
     })
 }
 
-/// Builds `tokenizer.json` from the contents of `vocab.json` and `merges.txt`.
-pub fn from_vocabulary(vocab: &str, merges: &str) -> Result<Vec<u8>, TokenizerError> {
-    let vocabulary = vocabulary(vocab)?;
-    let (bos, eos) = (id(&vocabulary, BEGIN)?, id(&vocabulary, END)?);
+/// Builds `tokenizer.json` from the contents of `merges.txt` alone: CLIP numbers the bytes' symbols, the same at a word's
+/// end, what each merge makes, and the special tokens, in that order.
+pub fn from_merges(merges: &str) -> Result<Vec<u8>, TokenizerError> {
+    let symbols = byte_symbols();
+    let ends = symbols.iter().map(|symbol| format!("{symbol}</w>"));
+    let mut tokens: Vec<String> = symbols.iter().map(char::to_string).chain(ends).collect();
+    tokens.extend(pairs(merges)?.iter().map(|(a, b)| format!("{a}{b}")));
+    tokens.extend([BEGIN.to_owned(), END.to_owned()]);
+    let ids = tokens.into_iter().enumerate();
+    build(ids.map(|(id, token)| (token, id.into())).collect(), merges)
+}
+
+/// How byte-level vocabularies write the bytes, in the order of their ids: printable characters of Latin-1 as they are,
+/// then the others as the characters from 256 on.
+fn byte_symbols() -> Vec<char> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
+    let plain = (0..=u8::MAX).filter(printable).map(char::from);
+    let others = (0..=u8::MAX).filter(|byte| !printable(byte)).count() as u32;
+    plain
+        .chain((256..256 + others).filter_map(char::from_u32))
+        .collect()
+}
+
+/// The pairs of a `merges.txt`, in order.
+fn pairs(merges: &str) -> Result<Vec<(&str, &str)>, TokenizerError> {
     let mut pairs = Vec::new();
     for (i, line) in merges.lines().enumerate() {
         if line.trim().is_empty() || (i == 0 && line.starts_with("#version")) {
             continue;
         }
-        let reason = || format!("line {} is no pair: {line:?}", i + 1);
-        let (a, b) = line
-            .trim_end()
-            .split_once(' ')
-            .ok_or_else(|| TokenizerError {
-                file: "merges.txt",
-                reason: reason(),
-            })?;
-        pairs.push(json!([a, b]));
+        let pair = line.trim_end().split_once(' ');
+        pairs.push(pair.ok_or_else(|| TokenizerError {
+            file: "merges.txt",
+            reason: format!("line {} is no pair: {line:?}", i + 1),
+        })?);
     }
+    Ok(pairs)
+}
+
+/// Builds `tokenizer.json` from the contents of `vocab.json` and `merges.txt`.
+pub fn from_vocabulary(vocab: &str, merges: &str) -> Result<Vec<u8>, TokenizerError> {
+    build(vocabulary(vocab)?, merges)
+}
+
+fn build(vocabulary: Map<String, Value>, merges: &str) -> Result<Vec<u8>, TokenizerError> {
+    let (bos, eos) = (id(&vocabulary, BEGIN)?, id(&vocabulary, END)?);
+    let pairs: Vec<Value> = pairs(merges)?.iter().map(|(a, b)| json!([a, b])).collect();
     let special = |id: u32, content: &str| {
         json!({
             "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,

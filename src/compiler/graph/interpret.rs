@@ -50,6 +50,9 @@ pub enum InterpretError {
         /// Rows of the table.
         len: usize,
     },
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl Graph {
@@ -310,7 +313,7 @@ impl Graph {
             }
             Op::Concat => beside(first, Some(second)).data,
             Op::Upsample { size } => enlarge(x, [first.shape[0], first.shape[1], c], *size),
-            Op::Embed => {
+            Op::Embed { .. } => {
                 let table = data("table").unwrap_or(&[]);
                 let mut out = look_up(node, x, table, table.len() / c_of(&shape))?;
                 if let Some(positions) = data("positions") {
@@ -784,6 +787,9 @@ fn activate(x: f32, activation: Activation) -> f32 {
         Activation::Silu => x * sigmoid(x),
         Activation::Gelu => gelu(x),
         Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::Relu if x < 0.0 => 0.0,
+        Activation::Relu => x,
+        Activation::Tanh => libm::tanhf(x),
     }
 }
 

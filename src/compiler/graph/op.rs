@@ -61,8 +61,9 @@ pub enum Op {
     Concat,
     /// `x [h, w, c]` -> `[size[0], size[1], c]` by nearest neighbour.
     Upsample { size: [usize; 2] },
-    /// `ids [..]` (integers), `table [vocab, dim]`, `positions [rows, dim]` -> `[.., dim]`.
-    Embed,
+    /// `ids [..]` (integers), `table [vocab, dim]`, `positions [rows, dim]` -> `[.., dim]`. `quantized` holds the table in
+    /// 8-bit integers with a scale for each row.
+    Embed { quantized: bool },
     /// `timestep [1]`, `frequencies [half]` -> `[1, 2 half]`: sines, then cosines; the other way round if `cos_first`.
     TimestepEmbedding { cos_first: bool },
     /// Over the last axis.

@@ -153,7 +153,7 @@ macro_rules! words {
 words! {
     Activation {
         "none" Activation::None, "silu" Activation::Silu, "gelu" Activation::Gelu, "quick_gelu" Activation::QuickGelu,
-        "geglu" Activation::Geglu,
+        "geglu" Activation::Geglu, "relu" Activation::Relu, "tanh" Activation::Tanh,
     }
     BinaryKind { "add" BinaryKind::Add, "sub" BinaryKind::Sub, "mul" BinaryKind::Mul, "div" BinaryKind::Div, }
     UnaryKind {
@@ -242,7 +242,7 @@ table! {
     kiln Binary "binary" { kind } [a!, b!];
     kiln Concat "concat" { } [x!, x2!];
     kiln Upsample "upsample" { size } [x!];
-    kiln Embed "embed" { } [ids!, table!, positions?];
+    kiln Embed "embed" { quantized } [ids!, table!, positions?];
     kiln TimestepEmbedding "timestep_embedding" { cos_first } [timestep!, frequencies!];
     kiln Softmax "softmax" { } [x!];
     kiln Copy "copy" { shape, strides, offset } [x!];

@@ -375,7 +375,7 @@ pub(crate) fn infer(op: &Op, shapes: &[Option<&[usize]>]) -> Result<Vec<usize>, 
             })?;
             Ok(vec![size[0], size[1], c])
         }
-        Op::Embed => {
+        Op::Embed { .. } => {
             let table = get("table").unwrap_or_default();
             rank("table", table, 2)?;
             let ids: usize = first.iter().product();

@@ -346,7 +346,7 @@ impl Converter<'_> {
             | Op::Attention { .. }
             | Op::Softmax
             | Op::TimestepEmbedding { .. } => self.rows(node, &shape),
-            Op::Embed => self.rows(node, &shape),
+            Op::Embed { .. } => self.rows(node, &shape),
             _ => self.keep(node),
         }
     }

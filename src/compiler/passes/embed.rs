@@ -35,7 +35,11 @@ pub(super) fn fuse(graph: &mut Graph) -> Result<usize, BuildError> {
             Some((positions, sum)) => (Some(positions), sum),
             None => (None, node.output),
         };
-        let new = graph.add(Op::Embed, &[Some(ids), Some(*table), positions], node.name)?;
+        let new = graph.add(
+            Op::Embed { quantized: false },
+            &[Some(ids), Some(*table), positions],
+            node.name,
+        )?;
         graph.replace(replaced, new);
         fired += 1;
     }

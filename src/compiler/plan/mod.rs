@@ -27,6 +27,7 @@ use std::io::{Seek, Write};
 
 use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteError};
 
+use crate::Cancel;
 use crate::graph::{Graph, Node};
 use pinned::Pinned;
 pub use text::Listing;
@@ -82,6 +83,8 @@ pub struct Part {
     pub height: u32,
     /// Width in pixels of the picture it is for; 0 for the text encoder.
     pub width: u32,
+    /// Of a text encoder, one more than the last layers that are left out; 0 for all other graphs.
+    pub clip_skip: u32,
     /// The graph, after all passes.
     pub graph: Graph,
 }
@@ -97,6 +100,8 @@ pub struct PackageParts {
     pub scheduler: String,
     /// The graphs, each at every size.
     pub graphs: Vec<Part>,
+    /// Ends planning and writing with an error, between two weights.
+    pub cancel: Cancel,
 }
 
 /// Why graphs cannot become a package.
@@ -145,6 +150,9 @@ pub enum PlanError {
     /// The package could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Someone asked to stop.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl PlanError {
@@ -198,15 +206,19 @@ impl Plan {
         precision: Precision,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, PlanError> {
-        let mut weights = Weights::default();
-        parts
-            .graphs
-            .sort_by_key(|part| (part.kind, part.height, part.width, part.stage));
+        let mut weights = Weights::new(parts.cancel.clone());
+        let family = |part: &Part| (part.kind, part.height, part.width, part.clip_skip);
+        parts.graphs.sort_by_key(|part| {
+            (
+                part.kind,
+                part.height,
+                part.width,
+                part.clip_skip,
+                part.stage,
+            )
+        });
         let mut programs = Vec::with_capacity(parts.graphs.len());
-        for family in parts
-            .graphs
-            .chunk_by(|a, b| (a.kind, a.height, a.width) == (b.kind, b.height, b.width))
-        {
+        for family in parts.graphs.chunk_by(|a, b| family(a) == family(b)) {
             let pinned = Pinned::of(family, precision.dtype())?;
             for part in family {
                 progress(Progress::Program {

@@ -81,11 +81,11 @@ pub fn plan(
         let Lowered { node, op, codes } = lowered;
         let mut operands = Vec::with_capacity(op.slots().len());
         for slot in op.slots() {
-            // What a product of codes takes besides its matrix is of the matrix.
-            let source = if *codes && matches!(slot.name, "scale" | "sums") {
-                "weight"
-            } else {
-                slot.name
+            // What integers take besides their matrix is of the matrix.
+            let source = match (op, slot.name) {
+                (package::Op::Embed(_), "scale") => "table",
+                (_, "scale" | "sums") if *codes => "weight",
+                (_, name) => name,
             };
             let operand = match slot.role {
                 Role::Output => of_value(node.output),
@@ -149,6 +149,7 @@ pub fn plan(
         stage: part.stage,
         height: part.height,
         width: part.width,
+        clip_skip: part.clip_skip,
         arena_bytes: pinned.bytes + arena.bytes,
         thread_scratch_bytes: scratch.max().unwrap_or(0) as u64,
         pinned_bytes: pinned.bytes,

@@ -167,12 +167,13 @@ pub fn lower(graph: &Graph, node: &Node) -> Result<package::Op, String> {
                 c: u(c),
             })
         }
-        Op::Embed => {
+        Op::Embed { quantized } => {
             let (vocab, dim) = rows(shape_of("table"));
             package::Op::Embed(package::Embed {
                 rows: u(len),
                 dim: u(dim),
                 vocab: u(vocab),
+                quantized: *quantized,
             })
         }
         Op::TimestepEmbedding { cos_first } => {
@@ -255,6 +256,14 @@ pub fn form(op: &package::Op, slot: &str, shape: &[usize]) -> Result<Form, Strin
                 Form::Scales { n, k }
             } else {
                 Form::Sums { n, k }
+            })
+        }
+        package::Op::Embed(op) if op.quantized && matches!(slot, "table" | "scale") => {
+            let [n, k] = matrix(shape)?;
+            Ok(if slot == "scale" {
+                Form::Scales { n, k }
+            } else {
+                Form::Rows { n, k }
             })
         }
         _ => Ok(Form::Plain),

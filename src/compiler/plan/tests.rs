@@ -95,6 +95,7 @@ fn part(text: &str) -> Part {
         max_chunks: 1,
         height: 32,
         width: 48,
+        clip_skip: 0,
         graph,
     }
 }
@@ -105,6 +106,7 @@ fn parts(graphs: Vec<Part>) -> PackageParts {
         tokenizer: b"{}".to_vec(),
         scheduler: "{}".into(),
         graphs,
+        ..PackageParts::default()
     }
 }
 
@@ -708,6 +710,7 @@ fn numbers_that_are_none_are_refused() {
             max_chunks: 1,
             height: 8,
             width: 8,
+            clip_skip: 0,
             graph,
         };
         let error = Plan::new(parts(vec![part]), Precision::F32, &mut |_| ()).unwrap_err();

@@ -9,6 +9,7 @@ use kiln_package::{DType, Operand};
 use sha2::{Digest, Sha256};
 
 use super::PlanError;
+use crate::Cancel;
 use crate::graph::Weight;
 
 /// How a weight's elements are arranged.
@@ -38,6 +39,13 @@ pub enum Form {
         in_c: usize,
         /// Rows and columns of the kernel.
         kernel: (usize, usize),
+    },
+    /// Rows of a table in 8 bits.
+    Rows {
+        /// Rows.
+        n: usize,
+        /// Columns.
+        k: usize,
     },
     /// What a code counts in each of the `n` columns of 8 bits.
     Scales {
@@ -75,9 +83,19 @@ pub struct Weights {
     /// Indices of weights that were packed before, to spare packing them again.
     seen: HashMap<(Form, DType), Vec<(Weight, usize)>>,
     bytes: u64,
+    /// Asked before each weight is packed.
+    cancel: Cancel,
 }
 
 impl Weights {
+    /// None yet. Packing and writing end with an error when `cancel` asks to stop.
+    pub fn new(cancel: Cancel) -> Self {
+        Weights {
+            cancel,
+            ..Weights::default()
+        }
+    }
+
     /// The weights in order.
     pub fn placed(&self) -> &[PlacedWeight] {
         &self.placed
@@ -99,6 +117,9 @@ impl Weights {
         let seen = self.seen.entry((form, dtype)).or_default();
         if let Some((_, index)) = seen.iter().find(|(other, _)| other.same(weight)) {
             return Ok(self.placed[*index].operand);
+        }
+        if self.cancel.asked() {
+            return Err(PlanError::Cancelled);
         }
         let packed = pack(name, weight, form, dtype)?;
         let key = (Sha256::digest(&packed).into(), dtype);
@@ -188,6 +209,7 @@ fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>
             .iter()
             .flat_map(|v| v.to_le_bytes())
             .collect()),
+        (Form::Rows { n, k }, DType::I8) => Ok(bytes(pack::quantize_weights(n, k, &values).codes)),
         (Form::Panels { n, k }, DType::I8) => Ok(bytes(pack::pack_i8_panels(
             n,
             k,
@@ -226,7 +248,7 @@ fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>
 /// The elements in their order.
 fn arrange<W: Element>(values: &[f32], form: Form) -> Vec<W> {
     match form {
-        Form::Plain | Form::Scales { .. } | Form::Sums { .. } => {
+        Form::Plain | Form::Rows { .. } | Form::Scales { .. } | Form::Sums { .. } => {
             values.iter().map(|v| W::store(*v)).collect()
         }
         Form::Panels { n, k } => pack::pack_panels(n, k, values),

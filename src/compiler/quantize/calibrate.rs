@@ -74,7 +74,7 @@ fn ids(text: &TextSettings, vocabulary: usize, len: usize, words: usize) -> Vec<
 pub(super) fn prompts(text: &TextSettings, graph: &Graph) -> Vec<Vec<Tensor>> {
     let tables = graph
         .iter_nodes()
-        .filter(|(_, node)| matches!(node.op, Op::Embed));
+        .filter(|(_, node)| matches!(node.op, Op::Embed { .. }));
     let rows = tables.filter_map(|(_, node)| Some(graph.shape(node.input("table")?)[0]));
     let vocabulary = rows.min().unwrap_or(1);
     PROMPTS
@@ -162,7 +162,7 @@ fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor
 /// The contexts that a text encoder makes of its calibration prompts.
 pub(super) fn contexts(
     model: &Checkpoint,
-    evaluator: &Evaluator,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Vec<Tensor>, InterpretError> {
     let mut contexts = Vec::new();
     for inputs in prompts(&model.card.text, &model.text_encoder) {

@@ -57,6 +57,12 @@ pub(crate) enum Numbers<'a> {
     Stored,
 }
 
+/// Elements of the constants that a node reads.
+pub(crate) fn constants(graph: &Graph, node: &Node) -> u64 {
+    let weights = node.operands().filter_map(|id| graph.value(id).weight());
+    weights.map(|weight| weight.len() as u64).sum()
+}
+
 /// A value: its numbers, and what its codes stand for if it has codes and somebody needs them.
 #[derive(Clone)]
 struct Held {
@@ -65,12 +71,13 @@ struct Held {
 }
 
 /// Runs fused graphs.
-pub(crate) struct Evaluator {
+pub(crate) struct Evaluator<'a> {
     kernels: Kernels,
     threads: usize,
+    hear: Option<&'a dyn Fn(u64) -> bool>,
 }
 
-impl Evaluator {
+impl<'a> Evaluator<'a> {
     /// On this machine's fastest kernels and all its processors.
     pub fn new() -> Self {
         Evaluator::with(
@@ -80,7 +87,19 @@ impl Evaluator {
     }
 
     pub fn with(kernels: Kernels, threads: usize) -> Self {
-        Evaluator { kernels, threads }
+        Evaluator {
+            kernels,
+            threads,
+            hear: None,
+        }
+    }
+
+    /// Tells `hear` how many elements of constants each node has read; it says whether to go on.
+    pub fn heard_by(self, hear: &'a dyn Fn(u64) -> bool) -> Self {
+        Evaluator {
+            hear: Some(hear),
+            ..self
+        }
     }
 
     /// Runs a graph of kiln operators that verifies. `inputs` stand in the order of the graph's.
@@ -106,6 +125,9 @@ impl Evaluator {
         }
         let mut uses = graph.use_counts();
         for (id, node) in graph.iter_nodes() {
+            if self.hear.is_some_and(|hear| !hear(constants(graph, node))) {
+                return Err(InterpretError::Cancelled);
+            }
             let mut operands: Vec<Option<Held>> = Vec::with_capacity(node.inputs.len());
             for (slot, operand) in node.op.slots().iter().zip(&node.inputs) {
                 operands.push(match operand {
@@ -515,6 +537,8 @@ fn kernel_activation(activation: Activation) -> kernels::Activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::Gelu => kernels::Activation::Gelu,
         Activation::QuickGelu => kernels::Activation::QuickGelu,
+        Activation::Relu => kernels::Activation::Relu,
+        Activation::Tanh => kernels::Activation::Tanh,
         Activation::Geglu => kernels::Activation::Geglu,
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Product {
 pub(crate) fn measure(
     graph: &Graph,
     inputs: &[Vec<Tensor>],
-    evaluator: &Evaluator,
+    evaluator: &Evaluator<'_>,
 ) -> Result<(Vec<Product>, Vec<Vec<Tensor>>), QuantizeError> {
     let ids = choose::products(graph);
     let excluded: HashMap<NodeId, Reason> = ids
@@ -69,7 +69,7 @@ pub(crate) fn whole(
     graph: &Graph,
     inputs: &[Vec<Tensor>],
     exact: &[Vec<Tensor>],
-    evaluator: &Evaluator,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Vec<f64>, InterpretError> {
     let one = |(inputs, exact): (&Vec<Tensor>, &Vec<Tensor>)| {
         let found = evaluator.run(graph, inputs, Numbers::Stored)?;

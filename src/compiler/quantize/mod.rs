@@ -15,6 +15,7 @@ mod measure;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::frontend::Checkpoint;
@@ -88,22 +89,51 @@ pub enum QuantizeError {
     Run(#[from] InterpretError),
 }
 
-/// Makes the products of every graph of a fused model compute in integers where that is good enough. `hear` is told the
-/// part that is measured.
+/// How far measuring is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The part that is measured.
+    pub part: String,
+    /// Bytes of weights, as `f32`, that were read of those that will be.
+    pub done: u64,
+    /// Those that will be.
+    pub total: u64,
+}
+
+/// Makes the products of every graph of a fused model compute in integers where that is good enough. `hear` is told how far
+/// it is, and says whether to go on.
 pub fn quantize(
     model: &mut Checkpoint,
-    hear: &mut dyn FnMut(&str),
+    hear: &mut dyn FnMut(&Measured) -> bool,
 ) -> Result<Vec<Quantized>, QuantizeError> {
-    let evaluator = Evaluator::new();
+    let measured = RefCell::new((Measured::default(), hear));
+    let read = |elements: u64| {
+        let (measured, hear) = &mut *measured.borrow_mut();
+        measured.done += 4 * elements;
+        hear(measured)
+    };
+    // A graph is run twice for each of its inputs, and `more` times for another's sake.
+    let begin = |graph: &Graph, inputs: usize, more: usize| {
+        let elements = graph.iter_nodes().map(|(_, n)| evaluate::constants(graph, n));
+        let (measured, hear) = &mut *measured.borrow_mut();
+        *measured = Measured {
+            part: graph.name.clone(),
+            done: 0,
+            total: 4 * elements.sum::<u64>() * (2 * inputs + more) as u64,
+        };
+        // An answer of no is heard again at the first node.
+        hear(measured);
+    };
+    let evaluator = Evaluator::new().heard_by(&read);
     let alphas = calibrate::alphas_cumprod(&model.scheduler);
     let latent = model.latent.map(|n| n.min(LARGEST_LATENT));
     let picture = latent.map(|n| n * model.vae_factor);
     let scale = model.card.vae_scaling_factor as f32;
     let mut reports = Vec::new();
 
-    hear("text_encoder");
-    let contexts = calibrate::contexts(model, &evaluator)?;
     let prompts = calibrate::prompts(&model.card.text, &model.text_encoder);
+    begin(&model.text_encoder, prompts.len(), prompts.len());
+    let contexts = calibrate::contexts(model, &evaluator)?;
     let names = |what: &str, count: usize| {
         (1..=count)
             .map(|i| format!("{what} {i}"))
@@ -117,7 +147,7 @@ pub fn quantize(
         &evaluator,
     )?);
 
-    hear("unet");
+    begin(&model.unet, TIMESTEPS.len(), 0);
     let unet = |graph: &Graph| {
         let inputs = calibrate::latents(graph, &contexts, &TIMESTEPS, &alphas);
         (
@@ -127,7 +157,7 @@ pub fn quantize(
     };
     reports.push(graph(&mut model.unet, Some(latent), &unet, &evaluator)?);
 
-    hear("vae_decoder");
+    begin(&model.vae_decoder, 2, 0);
     let decoder = |graph: &Graph| {
         (
             names("latent", 2),
@@ -142,11 +172,16 @@ pub fn quantize(
     )?);
 
     if let Some(encoder) = &mut model.vae_encoder {
-        hear("vae_encoder");
+        begin(encoder, 1, 0);
         let inputs = |graph: &Graph| (names("picture", 1), calibrate::pictures(graph, 0.6, 1.0, 1));
         reports.push(graph(encoder, Some(picture), &inputs, &evaluator)?);
     }
     Ok(reports)
+}
+
+/// What a fused graph gives, in `f32`.
+pub(crate) fn exact(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
+    Evaluator::new().run(graph, inputs, evaluate::Numbers::Exact)
 }
 
 /// What a graph is measured on, named.
@@ -157,7 +192,7 @@ fn graph(
     graph: &mut Graph,
     size: Option<[usize; 2]>,
     inputs: Inputs<'_>,
-    evaluator: &Evaluator,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Quantized, QuantizeError> {
     let small = match size {
         Some(size) => graph.resized(size)?,

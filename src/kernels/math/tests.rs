@@ -77,6 +77,30 @@ fn activations_of_extremes() {
 }
 
 #[test]
+fn tanh_is_within_its_error() {
+    let mut worst = 0.0f64;
+    for x in samples().filter(|x| x.is_normal()) {
+        worst = worst.max(ulps(tanh(x), libm::tanh(x.into())));
+    }
+    assert!(worst < 2.0, "{worst}");
+    assert!(worst > 0.5);
+    assert_eq!(
+        [tanh(0.0), tanh(1e30), tanh(-1e30), tanh(f32::INFINITY)],
+        [0.0, 1.0, -1.0, 1.0]
+    );
+    assert!(tanh(f32::NAN).is_nan());
+}
+
+#[test]
+fn relu_takes_what_is_negative_away() {
+    assert_eq!(
+        [-1e30, -1e-40, -0.0, 0.0, 1e-40, 3.5, f32::INFINITY].map(relu),
+        [0.0, 0.0, 0.0, 0.0, 1e-40, 3.5, f32::INFINITY]
+    );
+    assert!(relu(f32::NAN).is_nan());
+}
+
+#[test]
 fn sines_are_within_their_error() {
     for i in 0..2_000_000 {
         let x = i as f32 * 5.2e-4
@@ -102,6 +126,8 @@ fn slices_are_mapped_as_single_values() {
         Activation::Silu,
         Activation::Gelu,
         Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Tanh,
     ] {
         let mut mapped = values.clone();
         activate_slice(activation, &mut mapped);

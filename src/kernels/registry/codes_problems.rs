@@ -264,3 +264,32 @@ pub fn layer_norm_codes<T: Element>(random: &mut Random, size: Size) -> Box<dyn 
         ));
     })
 }
+
+pub fn embed_int8<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
+    let (rows, dim) = rows_and_columns(random, size);
+    let vocab = 100;
+    let ids: Vec<i32> = (0..rows).map(|_| random.below(vocab) as i32).collect();
+    let codes: Vec<i8> = (0..vocab * dim)
+        .map(|_| (random.below(255) as i32 - 127) as i8)
+        .collect();
+    let scale: Vec<f32> = (0..vocab).map(|_| (random.plain() + 2.0) / 127.0).collect();
+    let positions = random.maybe_values::<T>(rows * dim);
+    case(
+        rows * dim,
+        random.values::<T>(rows * dim),
+        move |kernels, out, scratches| {
+            let table = Table::Codes {
+                codes: &codes,
+                scale: &scale,
+            };
+            scratches.execute(Embed::new(
+                kernels,
+                EmbedParams { rows, dim, vocab },
+                &ids,
+                table,
+                positions.as_deref(),
+                out,
+            ));
+        },
+    )
+}

@@ -215,5 +215,6 @@ pub static TABLE: &[Row] = table! {
     "upsample" no_tile upsample;
     "copy" no_tile copy;
     "embed" no_tile embed;
+    "embed_int8" no_tile embed_int8;
     "timestep_embedding" no_tile timestep_embedding;
 };

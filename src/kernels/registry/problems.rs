@@ -39,6 +39,8 @@ pub(super) const ACTIVATIONS: &[Activation] = &[
     Activation::Silu,
     Activation::Gelu,
     Activation::QuickGelu,
+    Activation::Relu,
+    Activation::Tanh,
 ];
 
 pub fn linear<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
@@ -478,7 +480,7 @@ pub fn embed<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
                 kernels,
                 params,
                 &ids,
-                &table,
+                Table::Plain(&table),
                 positions.as_deref(),
                 out,
             ));

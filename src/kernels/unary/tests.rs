@@ -9,6 +9,8 @@ fn each_element_is_mapped() {
         Activation::Silu,
         Activation::Gelu,
         Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Tanh,
     ] {
         let mut out = vec![0.0; 1000];
         let params = UnaryParams {

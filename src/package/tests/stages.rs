@@ -47,6 +47,7 @@ fn staged() -> PackageWriter {
         stage,
         height: 64,
         width: 64,
+        clip_skip: 0,
         arena_bytes,
         thread_scratch_bytes: 0,
         pinned_bytes: PINNED,

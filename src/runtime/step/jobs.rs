@@ -12,6 +12,8 @@ fn activation(activation: package::Activation) -> kernels::Activation {
         package::Activation::Silu => kernels::Activation::Silu,
         package::Activation::Gelu => kernels::Activation::Gelu,
         package::Activation::QuickGelu => kernels::Activation::QuickGelu,
+        package::Activation::Relu => kernels::Activation::Relu,
+        package::Activation::Tanh => kernels::Activation::Tanh,
         package::Activation::Geglu => kernels::Activation::Geglu,
     }
 }
@@ -404,7 +406,14 @@ pub(super) fn embed<'a, T: Element + Plain>(
         dim: op.dim as usize,
         vocab: op.vocab as usize,
     };
-    let (ids, table, positions) = (o.read("ids")?, o.read("table")?, o.optional("positions")?);
+    let table = match op.quantized {
+        true => kernels::Table::Codes {
+            codes: o.read("table")?,
+            scale: o.read("scale")?,
+        },
+        false => kernels::Table::Plain(o.read("table")?),
+    };
+    let (ids, positions) = (o.read("ids")?, o.optional("positions")?);
     Ok(kernels::Embed::new(
         kernels,
         params,

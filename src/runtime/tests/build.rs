@@ -50,6 +50,7 @@ impl Build {
                 stage: Stage::Whole,
                 height,
                 width,
+                clip_skip: u32::from(graph == GraphKind::TextEncoder),
                 arena_bytes: 0,
                 thread_scratch_bytes: 1 << 20,
                 pinned_bytes: 0,

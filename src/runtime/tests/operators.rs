@@ -150,6 +150,7 @@ fn cases() -> Vec<Case> {
             rows: 6,
             dim: 10,
             vocab: 13,
+            quantized: false,
         }),
         Op::TimestepEmbedding(TimestepEmbedding {
             half: 9,
@@ -321,6 +322,8 @@ fn activation(activation: Activation) -> kernels::Activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::Gelu => kernels::Activation::Gelu,
         Activation::QuickGelu => kernels::Activation::QuickGelu,
+        Activation::Relu => kernels::Activation::Relu,
+        Activation::Tanh => kernels::Activation::Tanh,
         Activation::Geglu => kernels::Activation::Geglu,
     }
 }
@@ -527,7 +530,7 @@ fn direct<T: Element>(case: &Case, given: &Given<'_>, len: usize) -> Vec<f32> {
                 k,
                 params,
                 &ids,
-                &some("table"),
+                kernels::Table::Plain(&some("table")),
                 positions.as_deref(),
                 to,
             ));

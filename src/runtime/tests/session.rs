@@ -206,8 +206,9 @@ fn tables() -> Vec<u8> {
                 rows: 5,
                 dim,
                 vocab,
+                quantized: false,
             }),
-            &[ids, table, Operand::EMPTY, out],
+            &[ids, table, Operand::EMPTY, Operand::EMPTY, out],
         );
         build.output("last_hidden_state", &[1, 5, dim], Layout::RowMajor, out);
         build.program

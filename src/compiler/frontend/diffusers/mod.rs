@@ -2,6 +2,15 @@
 //!
 //! - `config`: what tells two models of one architecture apart.
 //! - `parameters`: where a builder gets its weights.
+//! - `text_encoder`, `unet`, `vae`: a model part each, as a graph of source operators. Layers are called by their
+//!   module paths, so a model gives the same graph here and through the ONNX import.
+//! - `layers`: the layers that the parts share.
 
 pub mod config;
+mod layers;
 pub mod parameters;
+pub mod text_encoder;
+pub mod unet;
+pub mod vae;
+
+pub use layers::ArchitectureError;

@@ -250,6 +250,7 @@ fn arenas_are_within_a_twentieth_of_the_bound() {
             max_chunks: 1,
             height: pixels,
             width: pixels,
+            clip_skip: u32::from(kind == GraphKind::TextEncoder),
             graph,
         }
     };
