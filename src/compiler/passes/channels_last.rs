@@ -479,6 +479,10 @@ impl Converter<'_> {
             (None, Some(row)) if row.is_dense() && self.new.value(other.base).len() == columns => {
                 other.base
             }
+            // A picture of one pixel is a row as well; what is added to it must still be one when the picture grows.
+            (None, None) if base_shape == [1, 1, columns] && self.is_row(&other, columns) => {
+                other.base
+            }
             (None, Some(row)) => self.copy(other.base, &row, &[1, columns], name)?,
             (None, None) if walked.is_dense() && self.new.shape(other.base) == base_shape => {
                 other.base
@@ -489,6 +493,11 @@ impl Converter<'_> {
             base: self.new.add_full(Op::Binary { kind }, &[x.base, y], name)?,
             ..x
         })
+    }
+
+    /// Whether a place is all of a value of one row.
+    fn is_row(&self, place: &Place, columns: usize) -> bool {
+        self.new.shape(place.base) == [1, columns] && is_whole(&place.view, columns)
     }
 
     fn affine(

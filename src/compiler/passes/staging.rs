@@ -1,4 +1,5 @@
-//! A UNet in three: what depends on the prompt alone, what on the timestep alone, and the rest.
+//! A UNet in three: what depends on the prompt alone, what on the timestep (and the embedded guidance scale) alone, and
+//! the rest.
 //!
 //! ```text
 //! %3 = linear "to_k" (x: %context, weight: %1)
@@ -19,7 +20,7 @@ use crate::graph::{Graph, Op, ValueId};
 pub struct Stages {
     /// From `encoder_hidden_states`, once for a prompt.
     pub prompt: Option<Graph>,
-    /// From `timestep`, once for a step.
+    /// From `timestep` and, if there is one, `timestep_cond`, once for a step.
     pub timestep: Option<Graph>,
     /// From the other inputs and the outputs of both.
     pub step: Graph,
@@ -50,7 +51,7 @@ fn needs(graph: &Graph) -> Vec<Needs> {
     for input in &graph.inputs {
         needs[input.index()] = match graph.value(*input).name.as_str() {
             "encoder_hidden_states" => Needs::Prompt,
-            "timestep" => Needs::Timestep,
+            "timestep" | "timestep_cond" => Needs::Timestep,
             _ => Needs::More,
         };
     }

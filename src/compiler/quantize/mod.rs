@@ -8,7 +8,7 @@
 
 mod calibrate;
 mod choose;
-mod evaluate;
+pub(crate) mod evaluate;
 mod insert;
 mod measure;
 

@@ -9,7 +9,7 @@ mod import;
 mod proto;
 mod refuse;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod translate;
 
 pub use error::OnnxError;

@@ -10,7 +10,7 @@ use tract_onnx::prelude::{IntoRunnable, IntoTValue, IntoTensor, TVec};
 const PARTS: [&str; 4] = ["text_encoder", "unet", "vae_decoder", "vae_encoder"];
 const VARIANTS: [&str; 5] = ["ts14", "ts17", "dyn18", "dyn20", "old14"];
 
-fn fixtures() -> PathBuf {
+pub(in crate::frontend) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 
@@ -39,14 +39,19 @@ fn try_import(path: &Path, name: &str, size: [usize; 2]) -> Result<Imported, Onn
     })
 }
 
-fn fused(graph: &Graph) -> Graph {
+pub(in crate::frontend) fn fused(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     passes::run(&mut graph, None, &mut |_, _| ()).unwrap_or_else(|e| panic!("{e}"));
     graph
 }
 
+/// One part of a fixture's folder, imported and fused.
+pub(in crate::frontend) fn imported(variant: &str, name: &str) -> Graph {
+    fused(&import_part(variant, name, [16, 16]).graph)
+}
+
 /// A stored tensor, its integers as `f32`.
-fn stored(file: &SafeTensors<'_>, key: &str) -> Tensor {
+pub(in crate::frontend) fn stored(file: &SafeTensors<'_>, key: &str) -> Tensor {
     let view = file.tensor(key).unwrap_or_else(|e| panic!("{key}: {e}"));
     let data = match view.dtype() {
         safetensors::Dtype::F32 => view
@@ -87,7 +92,7 @@ fn transposed(x: &Tensor, order: [usize; 3], shape: [usize; 3]) -> Tensor {
 }
 
 /// From outside a program to inside: no batch axis, channels last.
-fn inside(x: &Tensor) -> Tensor {
+pub(in crate::frontend) fn inside(x: &Tensor) -> Tensor {
     match x.shape.as_slice() {
         [1, c, h, w] => transposed(x, [1, 2, 0], [*c, *h, *w]),
         [1, rest @ ..] if !rest.is_empty() => Tensor {
@@ -105,7 +110,7 @@ fn inside(x: &Tensor) -> Tensor {
     }
 }
 
-fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+pub(in crate::frontend) fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
     assert_eq!(found.shape, expected.shape, "{what}");
     let largest = expected.data.iter().fold(0f32, |m, v| m.max(v.abs()));
     let worst = found
@@ -132,7 +137,7 @@ fn ports_of_part(part: &str) -> (Vec<&'static str>, &'static str) {
 }
 
 /// Compares a fused graph with the stored reference of `key`.
-fn assert_reference(graph: &Graph, part: &str, key: &str) {
+pub(in crate::frontend) fn assert_reference(graph: &Graph, part: &str, key: &str) {
     let bytes = std::fs::read(fixtures().join("tiny/reference.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let (inputs, output) = ports_of_part(part);
