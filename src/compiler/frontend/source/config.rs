@@ -9,6 +9,7 @@ use super::error::SourceError;
 use crate::frontend::diffusers::config::{
     HiddenAct, MidBlock, TextEncoderConfig, TinyVaeConfig, UnetConfig, VaeConfig,
 };
+use crate::frontend::diffusers::geometry::Autoencoder;
 
 /// Sizes and counts are at most this.
 const MOST: usize = 1 << 17;
@@ -345,15 +346,6 @@ pub(super) fn unet(config: &Config) -> Result<UnetConfig, SourceError> {
         sample_size: config.picture("sample_size")?.unwrap_or([64, 64]),
         block_out_channels,
     })
-}
-
-/// An autoencoder's configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Autoencoder {
-    /// `AutoencoderKL`
-    Kl(VaeConfig),
-    /// `AutoencoderTiny`
-    Tiny(TinyVaeConfig),
 }
 
 /// The configuration of an autoencoder of either kind.

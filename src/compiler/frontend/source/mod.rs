@@ -32,11 +32,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::diffusers::config::{HiddenAct, TextEncoderConfig, UnetConfig};
+use super::diffusers::geometry::{self, Autoencoder};
 use super::diffusers::{ArchitectureError, taesd, text_encoder, unet, vae};
 use super::tensors::OpenFile;
 use super::{Card, Checkpoint, TextSettings};
 use crate::graph::Graph;
-use config::{Autoencoder, Config};
+use config::Config;
 use files::{Files, file_name};
 use parameters::NamedParameters;
 use parts::{Part, Parts};
@@ -146,8 +147,26 @@ pub fn open(
     build(parts, changes, files, hear)
 }
 
-fn random(name: &str, _: &Changes) -> Result<Checkpoint, SourceError> {
-    Err(SourceError::Options(format!("random:{name}: unknown")))
+/// A known geometry with random weights and CLIP's vocabulary.
+fn random(name: &str, changes: &Changes) -> Result<Checkpoint, SourceError> {
+    let named = changes.named();
+    if !named.is_empty() {
+        return Err(SourceError::Options(format!(
+            "random:{name} is a whole model: {} cannot be used with it",
+            named.join(", ")
+        )));
+    }
+    let geometry = geometry::named(name).ok_or_else(|| {
+        let known = geometry::names().join(", ");
+        SourceError::Options(format!("random:{name}: no such model; there are {known}"))
+    })?;
+    let tokenizer = vocabulary::clip(geometry.padding())?;
+    geometry
+        .checkpoint(tokenizer)
+        .map_err(|error| SourceError::Build {
+            place: format!("random:{name}"),
+            error,
+        })
 }
 
 /// Fails for sources that are not read here.

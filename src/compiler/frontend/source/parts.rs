@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-use super::config::{self, Autoencoder, Config};
+use super::config::{self, Config};
 use super::error::SourceError;
 use super::files::{Files, file_name};
 use super::folder;
@@ -14,6 +14,7 @@ use super::parameters::{absent, harmless};
 use super::recognise::{Contents, recognise};
 use super::{infer, tiny};
 use crate::frontend::diffusers::config::{TextEncoderConfig, UnetConfig};
+use crate::frontend::diffusers::geometry::Autoencoder;
 use crate::frontend::tensors::Tensors;
 use crate::frontend::tokenizer::SpecialTokens;
 
