@@ -14,7 +14,7 @@ use super::model::TinyModel;
 pub fn compare(model: &TinyModel, package: &Path, folder: &Path) {
     let expected = Contents::read(package);
     let output = folder.join("other.kiln");
-    let mut check = |layout: &str, options: &CompileOptions| {
+    let check = |layout: &str, options: &CompileOptions| {
         compile(options);
         Contents::read(&output).check(&expected, &format!("{}, {layout}", model.name));
     };
