@@ -1,9 +1,11 @@
-//! `kiln compile`: from ONNX folders to packages that compute what PyTorch computed.
+//! `kiln compile`: from ONNX folders to packages that compute what PyTorch computed; other sources are in `cli_compile/`.
 
 #![cfg(all(feature = "onnx", unix))]
 
 #[allow(dead_code)]
 mod common;
+#[path = "cli_compile/sources.rs"]
+mod sources;
 
 use std::fs;
 use std::os::unix::fs::symlink;

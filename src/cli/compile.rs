@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::runtime::{Cancellation, cancel_on_signal, map_file};
+use kiln_compiler::frontend::embedding::EmbeddingArgument;
+use kiln_compiler::frontend::lora::LoraArgument;
 use kiln_compiler::frontend::source::{Changes, Prediction, Source, SourceError};
 use kiln_compiler::frontend::tensors::Bytes;
 use kiln_compiler::plan::{Precision, Progress as Planning};
@@ -43,6 +45,12 @@ pub struct Args {
     /// A tokenizer in place of the source's: a folder, or a tokenizer.json
     #[arg(long, value_name = "FOLDER|FILE")]
     tokenizer: Option<PathBuf>,
+    /// A LoRA to merge, and how much of it [default: 1]; may be given more than once
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    lora: Vec<LoraArgument>,
+    /// A word of prompts and the vectors that it stands for (textual inversion); may be given more than once
+    #[arg(long, value_name = "NAME=FILE")]
+    embedding: Vec<EmbeddingArgument>,
     /// What the UNet predicts, epsilon or v, where the source does not say or says it wrongly
     #[arg(long, value_name = "epsilon|v", value_parser = prediction)]
     prediction: Option<Prediction>,
@@ -121,6 +129,8 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             taesd: args.taesd.clone(),
             tokenizer: args.tokenizer.clone(),
             prediction: args.prediction,
+            loras: args.lora.clone(),
+            embeddings: args.embedding.clone(),
         },
         open_file,
         cancel: Cancel::new(move || cancellation.is_cancelled()),
@@ -140,6 +150,13 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
     let mut printed = Ok(());
     let compiled = kiln_compiler::compile(&options, &mut |progress| match progress {
         Progress::Reading(part) => bar.say(format!("reading {part}")),
+        Progress::Warning(text) => bar.0.suspend(|| {
+            // Where standard error is gone, nobody needs the warning.
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("kiln: {text}\n").as_bytes(),
+            );
+        }),
         Progress::Hashed { done, total } => bar.bytes("hashing", done, total),
         Progress::Pass { graph, report } => {
             bar.say(format!("{graph}: {} ({})", report.name, report.fired))

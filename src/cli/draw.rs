@@ -47,6 +47,9 @@ pub struct Args {
     /// ddim, euler or euler-a [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = values::sampler)]
     sampler: Option<SamplerKind>,
+    /// Leave out the last N - 1 layers of the text encoder, as the WebUI's "clip skip" (diffusers counts from 0) [default: the model's]
+    #[arg(long, value_name = "N", value_parser = values::clip_skip)]
+    clip_skip: Option<u32>,
     /// Threads [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
@@ -129,6 +132,9 @@ fn request(args: &Args, seed: u64) -> Request {
     if let Some(sampler) = args.sampler {
         request = request.sampler(sampler);
     }
+    if let Some(clip_skip) = args.clip_skip {
+        request = request.clip_skip(clip_skip);
+    }
     request
 }
 
@@ -203,6 +209,7 @@ fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
         "steps": settings.steps,
         "sampler": settings.sampler.name(),
         "guidance_scale": settings.guidance_scale,
+        "clip_skip": settings.clip_skip,
         "width": settings.width,
         "height": settings.height,
         "model": picture.model(),

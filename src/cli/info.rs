@@ -46,9 +46,15 @@ fn ceiling(model: &Model, height: u32, width: u32) -> Option<MemoryPlan> {
     Some(model.memory(&programs, SessionOptions::default().thread_count()))
 }
 
-fn as_json(model: &Model, card: &Value) -> Value {
-    let graphs: Vec<Value> = model
+/// The programs but for those of a text encoder without its last layers.
+fn whole(model: &Model) -> impl Iterator<Item = (ProgramId, Program<'_>)> {
+    model
         .programs()
+        .filter(|(_, program)| program.clip_skip() <= 1)
+}
+
+fn as_json(model: &Model, card: &Value) -> Value {
+    let graphs: Vec<Value> = whole(model)
         .map(|(id, program)| {
             let stages: Vec<Value> = model.stages(id).map(|program| stage_json(&program)).collect();
             json!({
@@ -84,6 +90,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
     json!({
         "card": card,
         "graphs": graphs,
+        "clip_skips": model.text_encoders().map(|(skip, _)| skip).collect::<Vec<_>>(),
         "sizes": sizes,
         "layers": layers_json(&Layers::of(model)),
         "weight_bytes": model.package().weights().len(),
@@ -171,7 +178,7 @@ fn as_text(model: &Model, card: &Value) -> String {
         "\n{:<13} {:>10} {:>6} {:>9} {:>10}",
         "graph", "size", "steps", "GMAC", "arena"
     );
-    for (id, program) in model.programs() {
+    for (id, program) in whole(model) {
         let staged = model.stages(id).count() > 1;
         for stage in model.stages(id) {
             let name = match stage.stage() {
@@ -190,6 +197,9 @@ fn as_text(model: &Model, card: &Value) -> String {
         if staged {
             text.push_str(&hoisted(model, id));
         }
+    }
+    if let Some(most) = model.text_encoders().map(|(skip, _)| skip).max() {
+        let _ = writeln!(text, "clip skip     1 to {most}");
     }
     let _ = writeln!(
         text,
@@ -244,7 +254,7 @@ fn hoisted(model: &Model, id: ProgramId) -> String {
 
 fn plans(model: &Model) -> String {
     let mut text = String::new();
-    for (id, _) in model.programs() {
+    for (id, _) in whole(model) {
         for program in model.stages(id) {
             let stage = if program.stage() == Stage::Whole {
                 String::new()

@@ -167,7 +167,7 @@ fn write(outputs: &BTreeMap<String, ArrayD<f32>>) -> Result<Vec<u8>, safetensors
 fn signature(model: &Model, graph: GraphKind) -> String {
     let programs: Vec<String> = model
         .programs()
-        .filter(|(_, program)| program.graph() == graph)
+        .filter(|(_, program)| program.graph() == graph && program.clip_skip() <= 1)
         .map(|(id, _)| {
             model
                 .inputs(id)

@@ -29,7 +29,7 @@ use frontend::tensors::{OpenFile, read_file};
 use frontend::{Checkpoint, source};
 use graph::Graph;
 use kiln_package::{GraphKind, Stage};
-use passes::{PassReport, staging};
+use passes::{PassReport, clip_skip, staging};
 use plan::{PackageParts, Part, Precision};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -101,6 +101,8 @@ pub enum Progress<'a> {
         /// The graph after it.
         graph: &'a Graph,
     },
+    /// Something that whoever compiles should know.
+    Warning(&'a str),
     /// The source's files are being hashed.
     Hashed {
         /// Bytes hashed.
@@ -109,7 +111,7 @@ pub enum Progress<'a> {
         total: u64,
     },
     /// A part of the model is being measured.
-    Measuring(&'a quantize::Measured),
+    Measuring(quantize::Measured<'a>),
     /// A program is being planned, or weights are being written.
     Plan(plan::Progress),
 }
@@ -232,6 +234,7 @@ fn compile_all(
         progress(match reading {
             Reading::Part(part) => Progress::Reading(part),
             Reading::Hashed(done, total) => Progress::Hashed { done, total },
+            Reading::Warning(text) => Progress::Warning(text),
         });
         !options.cancel.asked()
     })?;
@@ -253,9 +256,8 @@ fn compile_all(
     }
 
     if options.precision == Precision::Int8 {
-        let reports = quantize::quantize(&mut model, &mut |measured| {
+        let reports = quantize::quantize(&mut model, &options.cancel, &mut |measured| {
             progress(Progress::Measuring(measured));
-            !options.cancel.asked()
         })?;
         if let Some(path) = &options.report {
             let text = report::report(path, &reports);
@@ -472,17 +474,20 @@ fn parts(
             max_chunks,
             height: height as u32,
             width: width as u32,
-            clip_skip: u32::from(kind == GraphKind::TextEncoder),
+            clip_skip: 0,
             graph,
         }
     };
-    let mut parts = vec![part(
-        GraphKind::TextEncoder,
-        Stage::Whole,
-        1,
-        (0, 0),
-        model.text_encoder.clone(),
-    )];
+    let mut parts = Vec::new();
+    for (skipped, graph) in clip_skip::forms(&model.text_encoder)
+        .into_iter()
+        .enumerate()
+    {
+        parts.push(Part {
+            clip_skip: skipped as u32 + 1,
+            ..part(GraphKind::TextEncoder, Stage::Whole, 1, (0, 0), graph)
+        });
+    }
     for (width, height) in sizes.iter().copied() {
         let latent = [height / model.vae_factor, width / model.vae_factor];
         let pictures = [

@@ -57,7 +57,7 @@ fn a_package_holds_every_program_and_the_card() {
             Progress::Pass { graph, report } => format!("{graph} {}", report.name),
             Progress::Graph { .. } => "graph".to_owned(),
             Progress::Measuring(measured) => format!("measuring {}", measured.part),
-            Progress::Hashed { .. } => return,
+            Progress::Hashed { .. } | Progress::Warning(_) => return,
             Progress::Plan(_) => "plan".to_owned(),
         });
     })
@@ -150,9 +150,14 @@ fn a_report_says_what_each_layer_is_and_the_package_has_its_stages() {
     options.report = Some(path.clone());
     let heard = RefCell::new(Vec::new());
     options.dump = Some("staging".into());
+    let mut finished = 0;
     compile(&options, &mut |p| match p {
         Progress::Measuring(measured) if measured.done == 0 => {
-            heard.borrow_mut().push(measured.part.clone())
+            heard.borrow_mut().push(measured.part.to_owned())
+        }
+        Progress::Measuring(measured) => {
+            assert!(measured.done <= measured.total);
+            finished += usize::from(measured.done == measured.total);
         }
         Progress::Graph { graph, .. } => heard.borrow_mut().push(graph.inputs.len().to_string()),
         _ => (),
@@ -163,6 +168,7 @@ fn a_report_says_what_each_layer_is_and_the_package_has_its_stages() {
         ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
     );
     assert_eq!(heard.borrow().len(), 4 + 6);
+    assert_eq!(finished, 4);
     let report: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let unet = &report["graphs"][1];

@@ -1,7 +1,7 @@
 //! Weight panels: `[ceil(n / 16)][k][16]`, columns past `n` zero; of `i8` `[ceil(n / 16)][k8 / 4][16][4]`, k padded with
 //! zeros to `k8`, a multiple of 8.
 
-use crate::{Element, PANEL};
+use crate::{Element, Kernels, PANEL};
 
 #[cfg(test)]
 mod tests;
@@ -16,10 +16,168 @@ pub fn geglu_panel_len(n: usize, k: usize) -> usize {
     2 * panel_len(n, k)
 }
 
-/// Panels of a matrix whose row `column` is `rows[column * k ..][.. k]`: `[n, k]` as PyTorch's Linear stores it.
+/// A matrix as its source stores it, which says where each column of its panels comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Matrix {
+    /// `[n, k]`, as PyTorch's Linear stores it.
+    Linear {
+        /// Columns of the product.
+        n: usize,
+        /// Terms of its sums.
+        k: usize,
+    },
+    /// `[2 n, k]`, all values before all gates, for [`Geglu`](crate::Activation::Geglu): panels of 16 values and of 16 gates
+    /// alternately.
+    Geglu {
+        /// Columns of the product.
+        n: usize,
+        /// Terms of its sums.
+        k: usize,
+    },
+    /// `[out_c, in_c, kernel_h, kernel_w]`; k runs over kernel row, kernel column and input channel.
+    Conv {
+        /// Output channels.
+        out_c: usize,
+        /// Input channels.
+        in_c: usize,
+        /// Elements of the kernel.
+        taps: usize,
+    },
+}
+
+impl Matrix {
+    /// Rows as they are stored, and their length.
+    pub fn rows(self) -> (usize, usize) {
+        match self {
+            Matrix::Linear { n, k } => (n, k),
+            Matrix::Geglu { n, k } => (2 * n, k),
+            Matrix::Conv { out_c, in_c, taps } => (out_c, in_c * taps),
+        }
+    }
+
+    /// Panels.
+    fn panels(self) -> usize {
+        match self {
+            Matrix::Linear { n, .. } => n.div_ceil(PANEL),
+            Matrix::Geglu { n, .. } => 2 * n.div_ceil(PANEL),
+            Matrix::Conv { out_c, .. } => out_c.div_ceil(PANEL),
+        }
+    }
+
+    /// The stored row that is a panel's column.
+    fn row(self, panel: usize, lane: usize) -> Option<usize> {
+        let column = panel * PANEL + lane;
+        match self {
+            Matrix::Linear { n, .. } => (column < n).then_some(column),
+            Matrix::Geglu { n, .. } => {
+                let column = panel / 2 * PANEL + lane;
+                (column < n).then_some(panel % 2 * n + column)
+            }
+            Matrix::Conv { out_c, .. } => (column < out_c).then_some(column),
+        }
+    }
+
+    /// Where in a row each term stands.
+    fn terms(self) -> Vec<usize> {
+        let (_, k) = self.rows();
+        match self {
+            Matrix::Conv { in_c, taps, .. } => {
+                let at = |k: usize| k % in_c * taps + k / in_c;
+                (0..k).map(at).collect()
+            }
+            _ => (0..k).collect(),
+        }
+    }
+
+    /// The panels of `weights`, made by so many threads.
+    pub fn pack<W: Element>(self, weights: &[f32], threads: usize) -> Vec<W> {
+        const BLOCK: usize = 64;
+        let (rows, k) = self.rows();
+        assert_eq!(weights.len(), rows * k);
+        let (kernels, terms) = (Kernels::detect(), self.terms());
+        self.fill(PANEL * k, threads, |panel, out: &mut [W]| {
+            let mut block = [0.0; BLOCK * PANEL];
+            for (terms, out) in terms.chunks(BLOCK).zip(out.chunks_mut(BLOCK * PANEL)) {
+                let block = &mut block[..out.len()];
+                for lane in 0..PANEL {
+                    let row = self.row(panel, lane).map(|row| &weights[row * k..][..k]);
+                    for (term, to) in terms.iter().zip(block.as_chunks_mut::<PANEL>().0) {
+                        to[lane] = row.map_or(0.0, |row| row[*term]);
+                    }
+                }
+                W::store_slice(kernels, block, out);
+            }
+        })
+    }
+
+    /// The panels of `codes`, made by so many threads.
+    pub fn pack_i8(self, codes: &[i8], threads: usize) -> Vec<i8> {
+        let (rows, k) = self.rows();
+        assert_eq!(codes.len(), rows * k);
+        let terms = self.terms();
+        self.fill(PANEL * i8_padded_k(k), threads, |panel, out: &mut [i8]| {
+            for lane in 0..PANEL {
+                let Some(row) = self.row(panel, lane) else {
+                    continue;
+                };
+                let row = &codes[row * k..][..k];
+                for (terms, out) in terms.chunks(4).zip(out.chunks_mut(4 * PANEL)) {
+                    for (term, to) in terms.iter().zip(&mut out[lane * 4..]) {
+                        *to = row[*term];
+                    }
+                }
+            }
+        })
+    }
+
+    /// Panels of `len` elements, each filled by `panel`.
+    fn fill<W: Copy + Default + Send>(
+        self,
+        len: usize,
+        threads: usize,
+        panel: impl Fn(usize, &mut [W]) + Sync,
+    ) -> Vec<W> {
+        let mut panels = vec![W::default(); self.panels() * len];
+        let share = self.panels().div_ceil(threads.max(1)).max(1);
+        let panel = &panel;
+        let some = |first: usize, part: &mut [W]| {
+            for (i, out) in part.chunks_exact_mut(len.max(1)).enumerate() {
+                panel(first + i, out);
+            }
+        };
+        let mut parts = panels.chunks_mut((share * len).max(1)).enumerate();
+        std::thread::scope(|scope| {
+            let own = parts.next();
+            for (i, part) in parts {
+                scope.spawn(move || some(i * share, part));
+            }
+            if let Some((_, part)) = own {
+                some(0, part);
+            }
+        });
+        panels
+    }
+}
+
+/// As [`Matrix::Linear`].
 pub fn pack_panels<W: Element>(n: usize, k: usize, rows: &[f32]) -> Vec<W> {
-    assert_eq!(rows.len(), n * k);
-    pack_panels_with(n, k, |column, k_index| rows[column * k + k_index])
+    Matrix::Linear { n, k }.pack(rows, 1)
+}
+
+/// As [`Matrix::Geglu`].
+pub fn pack_geglu_panels<W: Element>(n: usize, k: usize, rows: &[f32]) -> Vec<W> {
+    Matrix::Geglu { n, k }.pack(rows, 1)
+}
+
+/// As [`Matrix::Conv`].
+pub fn pack_conv_panels<W: Element>(
+    out_c: usize,
+    in_c: usize,
+    kernel: (usize, usize),
+    weights: &[f32],
+) -> Vec<W> {
+    let taps = kernel.0 * kernel.1;
+    Matrix::Conv { out_c, in_c, taps }.pack(weights, 1)
 }
 
 /// Panels of the matrix `weight(column, k)`.
@@ -28,45 +186,8 @@ pub fn pack_panels_with<W: Element>(
     k: usize,
     weight: impl Fn(usize, usize) -> f32,
 ) -> Vec<W> {
-    let mut panels = vec![W::default(); panel_len(n, k)];
-    for column in 0..n {
-        let panel = &mut panels[column / PANEL * PANEL * k..][..PANEL * k];
-        for (k_index, row) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-            row[column % PANEL] = W::store(weight(column, k_index));
-        }
-    }
-    panels
-}
-
-/// Panels for [`Geglu`](crate::Activation::Geglu), alternately 16 value and 16 gate columns. `rows` is `[2 n, k]`, all
-/// values before all gates.
-pub fn pack_geglu_panels<W: Element>(n: usize, k: usize, rows: &[f32]) -> Vec<W> {
-    assert_eq!(rows.len(), 2 * n * k);
-    let padded = n.next_multiple_of(PANEL);
-    pack_panels_with(2 * padded, k, |column, k_index| {
-        let (pair, gate, lane) = (column / (2 * PANEL), column / PANEL % 2, column % PANEL);
-        let column = pair * PANEL + lane;
-        if column < n {
-            rows[(gate * n + column) * k + k_index]
-        } else {
-            0.0
-        }
-    })
-}
-
-/// Panels of a convolution's weights `[out_c, in_c, kernel_h, kernel_w]`; k runs over kernel row, kernel column and
-/// input channel.
-pub fn pack_conv_panels<W: Element>(
-    out_c: usize,
-    in_c: usize,
-    kernel: (usize, usize),
-    weights: &[f32],
-) -> Vec<W> {
-    let taps = kernel.0 * kernel.1;
-    assert_eq!(weights.len(), out_c * in_c * taps);
-    pack_panels_with(out_c, in_c * taps, |column, k_index| {
-        weights[(column * in_c + k_index % in_c) * taps + k_index / in_c]
-    })
+    let rows: Vec<f32> = (0..n * k).map(|i| weight(i / k, i % k)).collect();
+    pack_panels(n, k, &rows)
 }
 
 /// The matrix `[n, k]` that `panels` hold.
@@ -109,76 +230,112 @@ pub struct QuantizedWeights {
 /// Each of the `n` rows of `weights`, `k` long, by itself: `scale = max |w| / 127` and codes
 /// `clamp(round(w / scale), -127, 127)`, ties to even; zeros where the scale is zero or not finite.
 pub fn quantize_weights(n: usize, k: usize, weights: &[f32]) -> QuantizedWeights {
+    quantize_weights_on(1, n, k, weights)
+}
+
+/// As [`quantize_weights`], by so many threads.
+pub fn quantize_weights_on(
+    threads: usize,
+    n: usize,
+    k: usize,
+    weights: &[f32],
+) -> QuantizedWeights {
     assert_eq!(weights.len(), n * k);
-    let (mut codes, mut scales, mut sums) = (
-        Vec::with_capacity(n * k),
-        Vec::with_capacity(n),
-        Vec::with_capacity(n),
-    );
-    for row in 0..n {
-        let row = &weights[row * k..][..k];
-        let largest = row
-            .iter()
-            .fold(0.0f32, |m, w| if w.abs() > m { w.abs() } else { m });
-        let scale = largest / 127.0;
-        let scale = if scale.is_finite() { scale } else { 0.0 };
-        let code = |w: &f32| {
-            if scale > 0.0 {
-                (w / scale).round_ties_even().clamp(-127.0, 127.0) as i8
+    let mut quantized = QuantizedWeights {
+        codes: vec![0; n * k],
+        scale: vec![0.0; n],
+        sums: vec![0; n],
+    };
+    let share = n.div_ceil(threads.max(1)).max(1);
+    let QuantizedWeights { codes, scale, sums } = &mut quantized;
+    let parts = codes
+        .chunks_mut((share * k).max(1))
+        .zip(weights.chunks((share * k).max(1)))
+        .zip(scale.chunks_mut(share).zip(sums.chunks_mut(share)));
+    std::thread::scope(|scope| {
+        for (index, ((codes, weights), (scale, sums))) in parts.enumerate() {
+            let work = move || {
+                let rows = codes.chunks_mut(k).zip(weights.chunks(k));
+                for ((codes, weights), (scale, sum)) in rows.zip(scale.iter_mut().zip(sums)) {
+                    (*scale, *sum) = quantize_row(weights, codes);
+                }
+            };
+            // The last part is this thread's.
+            if (index + 1) * share < n {
+                scope.spawn(work);
             } else {
-                0
+                work();
             }
-        };
-        codes.extend(row.iter().map(code));
-        scales.push(scale);
-        sums.push(
-            codes[codes.len() - k..]
-                .iter()
-                .map(|code| i32::from(*code))
-                .sum(),
-        );
-    }
-    QuantizedWeights {
-        codes,
-        scale: scales,
-        sums,
-    }
-}
-
-/// Panels of the codes `[n, k]`.
-pub fn pack_i8_panels(n: usize, k: usize, codes: &[i8]) -> Vec<i8> {
-    assert_eq!(codes.len(), n * k);
-    pack_i8_panels_with(n, k, |column, k_index| codes[column * k + k_index])
-}
-
-/// Panels of the matrix `code(column, k)`.
-pub fn pack_i8_panels_with(n: usize, k: usize, code: impl Fn(usize, usize) -> i8) -> Vec<i8> {
-    let mut panels = vec![0; i8_panel_len(n, k)];
-    for column in 0..n {
-        for k_index in 0..k {
-            panels[i8_index(k, column, k_index)] = code(column, k_index);
         }
-    }
-    panels
+    });
+    quantized
 }
 
-/// Panels for [`Geglu`](crate::Activation::Geglu), alternately 16 value and 16 gate columns. `codes` is `[2 n, k]`, all
-/// values before all gates.
-pub fn pack_i8_geglu_panels(n: usize, k: usize, codes: &[i8]) -> Vec<i8> {
-    assert_eq!(codes.len(), 2 * n * k);
-    pack_i8_panels_with(2 * n.next_multiple_of(PANEL), k, |column, k_index| {
-        let (pair, gate, lane) = (column / (2 * PANEL), column / PANEL % 2, column % PANEL);
-        let column = pair * PANEL + lane;
-        if column < n {
-            codes[(gate * n + column) * k + k_index]
+/// The scale and the sum of a row's codes.
+fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    let scale = row_scale(row);
+    if !scale.is_finite() || scale <= 0.0 {
+        codes.fill(0);
+        return (if scale.is_finite() { scale } else { 0.0 }, 0);
+    }
+    for (code, w) in codes.iter_mut().zip(row) {
+        *code = nearest(w / scale) as i8;
+    }
+    (scale, codes.iter().map(|code| i32::from(*code)).sum())
+}
+
+fn row_scale(row: &[f32]) -> f32 {
+    let largest = row
+        .iter()
+        .fold(0.0f32, |m, w| if w.abs() > m { w.abs() } else { m });
+    largest / 127.0
+}
+
+/// The nearest of -127..=127, ties to even.
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    // Adding and subtracting 1.5 * 2^23 rounds.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-127.0, 127.0);
+    (x + ROUND) - ROUND
+}
+
+/// Makes each weight of rows of `k` what its code stands for, by so many threads; 0 where the scale is 0.
+pub fn represent_weights(threads: usize, k: usize, weights: &mut [f32]) {
+    let rows = weights.len().div_ceil(k.max(1));
+    let share = rows.div_ceil(threads.max(1)).max(1) * k.max(1);
+    std::thread::scope(|scope| {
+        for part in weights.chunks_mut(share) {
+            scope.spawn(move || {
+                part.chunks_mut(k.max(1)).for_each(represent_row);
+            });
+        }
+    });
+}
+
+/// As [`represent_weights`], of one row.
+pub fn represent_row(row: &mut [f32]) {
+    let scale = row_scale(row);
+    for w in row {
+        *w = if scale == 0.0 {
+            0.0
         } else {
-            0
-        }
-    })
+            nearest(*w / scale) * scale
+        };
+    }
 }
 
-/// Panels of a convolution's codes `[out_c, in_c, kernel_h, kernel_w]`; k runs over kernel row, kernel column and input
-/// channel.
+/// As [`Matrix::Linear`], of codes.
+pub fn pack_i8_panels(n: usize, k: usize, codes: &[i8]) -> Vec<i8> {
+    Matrix::Linear { n, k }.pack_i8(codes, 1)
+}
+
+/// As [`Matrix::Geglu`], of codes.
+pub fn pack_i8_geglu_panels(n: usize, k: usize, codes: &[i8]) -> Vec<i8> {
+    Matrix::Geglu { n, k }.pack_i8(codes, 1)
+}
+
+/// As [`Matrix::Conv`], of codes.
 pub fn pack_i8_conv_panels(
     out_c: usize,
     in_c: usize,
@@ -186,10 +343,7 @@ pub fn pack_i8_conv_panels(
     codes: &[i8],
 ) -> Vec<i8> {
     let taps = kernel.0 * kernel.1;
-    assert_eq!(codes.len(), out_c * in_c * taps);
-    pack_i8_panels_with(out_c, in_c * taps, |column, k_index| {
-        codes[(column * in_c + k_index % in_c) * taps + k_index / in_c]
-    })
+    Matrix::Conv { out_c, in_c, taps }.pack_i8(codes, 1)
 }
 
 /// The codes `[n, k]` that `panels` hold.

@@ -4,14 +4,13 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use proptest::prelude::*;
-
 use crate::format::{
     HEADER_BYTES, PORT_BYTES, PROGRAM_BYTES, PROGRAMS_HEADER_BYTES, SECTION_BYTES, STEP_BYTES,
     section,
 };
 use crate::*;
 
+mod damage;
 mod operators;
 mod stages;
 
@@ -869,49 +868,4 @@ fn buffers_of_a_program() {
             buffer(64, 3, 3)
         ]
     );
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
-
-    /// Random damage with right checksums, in the header, the table or the programs: an error or a sound package.
-    #[test]
-    fn mutations_never_panic(
-        places in prop::collection::vec((any::<prop::sample::Index>(), 0..5usize, any::<u64>()), 1..6),
-        in_table in any::<bool>(),
-    ) {
-        static PACKAGE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-        let mut bytes = PACKAGE.get_or_init(package).clone();
-        let (from, to) = if in_table {
-            (8, HEADER_BYTES + 7 * SECTION_BYTES)
-        } else {
-            let programs = find_section(&bytes, section::PROGRAMS).1;
-            (programs.start, programs.end - 8)
-        };
-        for (index, kind, value) in places {
-            let at = from + index.index(to - from);
-            match kind {
-                0 => bytes[at] = value as u8,
-                1 => bytes[at] ^= 1 << (value % 8),
-                2 => bytes[at & !3..][..4].copy_from_slice(&(value as u32).to_le_bytes()),
-                3 => bytes[at & !7..][..8].copy_from_slice(&(value & 0xFF).to_le_bytes()),
-                _ => bytes[at & !7..][..8].copy_from_slice(&value.to_le_bytes()),
-            }
-        }
-        reseal(&mut bytes);
-        if let Ok(package) = Package::open(&bytes) {
-            walk(&package);
-        }
-    }
-
-    #[test]
-    fn garbage_never_opens(tail in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Package::open(&tail).is_err());
-        let mut bytes = b"KILNPKG\0\x02\0\0\0".to_vec();
-        bytes.extend(tail);
-        if bytes.len() >= HEADER_BYTES {
-            reseal(&mut bytes);
-        }
-        prop_assert!(Package::open(&bytes).is_err());
-    }
 }

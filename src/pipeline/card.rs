@@ -39,6 +39,13 @@ pub struct Defaults {
     pub width: u32,
     /// Picture height in pixels.
     pub height: u32,
+    /// As in [`Settings`](super::Settings).
+    #[serde(default = "one")]
+    pub clip_skip: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// The text encoder's input.

@@ -96,7 +96,7 @@ impl Kiln {
         // As in diffusers, a scale below 1 is no guidance either.
         let guided = settings.guidance_scale > 1.0 && !self.embeds_guidance(unet);
         let programs = Programs {
-            text_encoder: self.model.find(GraphKind::TextEncoder, 0, 0)?,
+            text_encoder: self.text_encoder(settings.clip_skip)?,
             unet,
             vae_decoder: self.model.find(GraphKind::VaeDecoder, height, width)?,
             vae_encoder: self.picture_encoder(unet, height, width)?,
@@ -122,6 +122,27 @@ impl Kiln {
             return Err(self.unusable(reason));
         }
         Ok(programs)
+    }
+
+    /// The text encoder without its last layers.
+    pub(super) fn text_encoder(&self, clip_skip: u32) -> Result<ProgramId, Error> {
+        let whole = self.model.find(GraphKind::TextEncoder, 0, 0)?;
+        if clip_skip == 1 {
+            return Ok(whole);
+        }
+        let found = self
+            .model
+            .text_encoders()
+            .find(|(skip, _)| *skip == clip_skip);
+        found.map(|(_, id)| id).ok_or_else(|| {
+            let available = self.model.text_encoders().map(|(skip, _)| skip);
+            let available = available.collect();
+            RequestError::ClipSkip {
+                clip_skip,
+                available,
+            }
+            .into()
+        })
     }
 
     /// The token ids for each lane, and the words that were cut off. The tokenizer lives no longer than this.

@@ -91,6 +91,19 @@ pub enum RequestError {
     /// The guidance scale is not a number.
     #[error("guidance scale {0}: a finite number expected")]
     GuidanceScale(f32),
+    /// The package has no text encoder with so many layers left out.
+    #[error("clip skip {clip_skip}: the model has {}", list(.available))]
+    ClipSkip {
+        /// The number asked for.
+        clip_skip: u32,
+        /// The numbers that there are.
+        available: Vec<u32>,
+    },
+}
+
+fn list(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    numbers.join(", ")
 }
 
 fn multiple(width: u32, height: u32) -> &'static str {

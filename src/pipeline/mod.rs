@@ -25,6 +25,7 @@ pub mod samplers;
 mod tensors;
 mod tokenizer;
 mod unet_inputs;
+mod words;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -161,7 +162,9 @@ impl Kiln {
             height,
             guidance_scale,
             sampler,
+            clip_skip: request.clip_skip.unwrap_or(defaults.clip_skip),
         };
+        self.text_encoder(settings.clip_skip)?;
         self.sampler(&settings, 0)?;
         Ok(settings)
     }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub guidance_scale: f32,
     /// How to go from noise to latents.
     pub sampler: SamplerKind,
+    /// Which of the text encoder's layers is its last, counted from the end, from 1; one more than diffusers' `clip_skip`.
+    pub clip_skip: u32,
 }
 
 /// A picture of 8-bit RGB, with the settings that drew it.
@@ -100,6 +102,7 @@ impl Picture {
             ("steps", settings.steps.to_string()),
             ("sampler", settings.sampler.to_string()),
             ("guidance-scale", settings.guidance_scale.to_string()),
+            ("clip-skip", settings.clip_skip.to_string()),
             ("size", format!("{}x{}", settings.width, settings.height)),
             ("model", self.model.clone()),
             (

@@ -14,6 +14,7 @@ pub struct Request {
     pub(super) size: Option<(u32, u32)>,
     pub(super) guidance_scale: Option<f32>,
     pub(super) sampler: Option<SamplerKind>,
+    pub(super) clip_skip: Option<u32>,
 }
 
 impl Request {
@@ -60,6 +61,13 @@ impl Request {
     /// How to go from noise to latents.
     pub fn sampler(mut self, sampler: SamplerKind) -> Self {
         self.sampler = Some(sampler);
+        self
+    }
+
+    /// Which of the text encoder's layers is its last, counted from the end: 1 is the last of all, 2 the one before. As in
+    /// the Stable Diffusion WebUI; one more than diffusers' `clip_skip`.
+    pub fn clip_skip(mut self, clip_skip: u32) -> Self {
+        self.clip_skip = Some(clip_skip);
         self
     }
 }

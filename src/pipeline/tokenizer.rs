@@ -4,12 +4,14 @@ use tokenizers::Tokenizer as Inner;
 
 use super::card::TextCard;
 use super::error::SectionError;
+use super::words::Words;
 
 /// A CLIP-style tokenizer, read from a package's `tokenizer.json`.
 ///
 /// It is several times as large in memory as in the file, so it lives only while prompts are encoded.
 pub struct Tokenizer {
     inner: Inner,
+    words: Words,
     text: TextCard,
 }
 
@@ -30,7 +32,8 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|e| error(&e.to_string()))?;
-        Ok(Self { inner, text })
+        let words = Words::of(&inner);
+        Ok(Self { inner, words, text })
     }
 
     /// Encodes a prompt.
@@ -40,16 +43,19 @@ impl Tokenizer {
             .encode(prompt, false)
             .map_err(|e| error(&e.to_string()))?;
         let room = self.text.max_length - 2;
-        let kept = &encoding.get_ids()[..encoding.len().min(room)];
+        let pieces = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let pieces: Vec<(u32, usize)> = pieces
+            .flat_map(|(&id, &(start, _))| self.words.expand(id).map(move |id| (id, start)))
+            .collect();
         let mut ids = Vec::with_capacity(self.text.max_length);
         ids.push(self.text.bos);
-        for &id in kept {
+        for &(id, _) in pieces.iter().take(room) {
             ids.push(i32::try_from(id).map_err(|_| error(&format!("token id {id} is too large")))?);
         }
         ids.push(self.text.eos);
         ids.resize(self.text.max_length, self.text.pad);
-        let cut = match encoding.get_offsets().get(room) {
-            Some(&(start, _)) => {
+        let cut = match pieces.get(room) {
+            Some(&(_, start)) => {
                 let start = prompt.floor_char_boundary(start.min(prompt.len()));
                 prompt[start..]
                     .split_whitespace()

@@ -173,7 +173,16 @@ impl Model {
         of_graph.map(|(_, program)| (program.height(), program.width()))
     }
 
-    /// The program of a graph for pictures of a size in pixels.
+    /// The text encoder in each of its forms, with the clip skip of each: 1 for all its layers, N for its last N - 1 layers
+    /// left out.
+    pub fn text_encoders(&self) -> impl Iterator<Item = (u32, ProgramId)> {
+        let encoders = self
+            .programs()
+            .filter(|(_, program)| program.graph() == GraphKind::TextEncoder);
+        encoders.map(|(id, program)| (program.clip_skip(), id))
+    }
+
+    /// The program of a graph for pictures of a size in pixels. A text encoder's is that of all its layers.
     pub fn find(
         &self,
         graph: GraphKind,
@@ -188,10 +197,11 @@ impl Model {
             .find(|(_, program)| fits(program))
             .map(|(id, _)| id)
             .ok_or_else(|| {
-                let available: Vec<_> = self
+                let mut available: Vec<_> = self
                     .sizes(graph)
                     .map(|(height, width)| (width, height))
                     .collect();
+                available.dedup();
                 match available.is_empty() {
                     true => RuntimeError::NoGraph { graph },
                     false => RuntimeError::NoProgram {

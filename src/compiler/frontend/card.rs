@@ -1,6 +1,9 @@
 //! The model card: what a package says about its model, gathered from the source's configuration files.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::path::Path;
 
 /// A file that the model was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +12,38 @@ pub struct SourceFile {
     pub path: String,
     /// SHA-256 of its contents, in lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl SourceFile {
+    /// The file `path` in or below `folder`, or anywhere else, whose bytes `contents` gives.
+    pub fn of(folder: &Path, path: &Path, contents: impl Read) -> io::Result<Self> {
+        let relative = path.strip_prefix(folder).unwrap_or(path);
+        let parts: Vec<_> = relative
+            .components()
+            .map(|c| c.as_os_str().to_string_lossy())
+            .collect();
+        Ok(SourceFile {
+            path: parts.join("/"),
+            sha256: sha256(contents, &mut |_| {})?,
+        })
+    }
+}
+
+/// SHA-256 of what `contents` gives, in lower-case hexadecimal. Of mapped bytes too only a MiB is held at a time; `progress`
+/// is told of each part's bytes.
+pub fn sha256(mut contents: impl Read, progress: &mut dyn FnMut(usize)) -> io::Result<String> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match contents.read(&mut buffer) {
+            Ok(0) => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                progress(n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What the text encoder takes and gives.

@@ -3,6 +3,8 @@
 
 mod card;
 pub mod diffusers;
+pub mod embedding;
+pub mod lora;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod source;
@@ -11,7 +13,7 @@ pub mod tensors;
 mod tests;
 pub mod tokenizer;
 
-pub use card::{Card, CardError, SourceFile, TextSettings};
+pub use card::{Card, CardError, SourceFile, TextSettings, sha256};
 
 use crate::graph::Graph;
 

@@ -3,6 +3,7 @@
 use super::tokenizer::{SpecialTokens, from_vocabulary, special_tokens};
 use super::*;
 use serde_json::{Value, json};
+use std::path::Path;
 
 const VOCAB: &str =
     r#"{"a": 0, "b</w>": 1, "ab</w>": 2, "!": 3, "<|startoftext|>": 4, "<|endoftext|>": 5}"#;
@@ -114,4 +115,23 @@ fn a_card_without_an_own_has_the_folders_name() {
         json!([{"path": "unet/model.onnx", "sha256": "ab"}])
     );
     assert!(Card::own("[]").is_err() && Card::own("{").is_err());
+}
+
+/// The digests are those of FIPS 180-2's examples.
+#[test]
+fn files_are_noted_with_their_sha256() {
+    let mut seen = 0;
+    let million = vec![b'a'; 1_000_000];
+    assert_eq!(
+        sha256(&million[..], &mut |n| seen += n).unwrap(),
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
+    );
+    assert_eq!(seen, million.len());
+    let path = Path::new("models/unet/a.safetensors");
+    let file = SourceFile::of(Path::new("models"), path, &b"abc"[..]).unwrap();
+    assert_eq!(file.path, "unet/a.safetensors");
+    assert_eq!(
+        file.sha256,
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
 }

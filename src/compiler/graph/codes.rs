@@ -87,19 +87,9 @@ pub(crate) fn represent_norm(values: &mut [f32], c: usize, activate: impl Fn(f32
 
 /// Makes each weight of `[n, ..]`, with `k` elements in each of the `n` columns of the product, what its integer stands for.
 pub(crate) fn represent_weight(weight: &mut [f32], k: usize) {
-    for column in weight.chunks_mut(k.max(1)) {
-        let largest = column
-            .iter()
-            .fold(0.0f32, |m, w| if m < w.abs() { w.abs() } else { m });
-        let scale = largest / 127.0;
-        for w in column {
-            *w = if scale == 0.0 {
-                0.0
-            } else {
-                (*w / scale).round_ties_even().clamp(-127.0, 127.0) * scale
-            };
-        }
-    }
+    weight
+        .chunks_mut(k.max(1))
+        .for_each(kiln_kernels::pack::represent_row);
 }
 
 #[cfg(test)]

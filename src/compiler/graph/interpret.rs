@@ -76,7 +76,7 @@ impl Graph {
                         .or_else(|| values[operand.index()].clone())
                 })
                 .collect();
-            if self.multiplies_codes(node) {
+            if self.has_integers(node) {
                 represent_weight(node, &mut operands);
             }
             let out = self.compute(node, &operands)?;
@@ -131,6 +131,11 @@ impl Graph {
     /// Whether the node is a product of codes and integer weights.
     pub(crate) fn multiplies_codes(&self, node: &Node) -> bool {
         node.input("weight").is_some() && node.input("x").is_some_and(|x| self.codes(x).is_some())
+    }
+
+    /// Whether the node's weights are integers: a product of codes, or a table in 8 bits.
+    pub(crate) fn has_integers(&self, node: &Node) -> bool {
+        node.op == (Op::Embed { quantized: true }) || self.multiplies_codes(node)
     }
 
     /// The node's result from its operands, as numbers of `f32`. Codes are given, and come, as what they stand for.
@@ -425,9 +430,13 @@ impl Graph {
     }
 }
 
-/// Makes a product's weights what its integers stand for.
+/// Makes a product's weights, or a table, what its integers stand for.
 pub(crate) fn represent_weight(node: &Node, operands: &mut [Option<Rc<Tensor>>]) {
-    let slot = node.op.slots().iter().position(|slot| *slot == "weight");
+    let slot = node
+        .op
+        .slots()
+        .iter()
+        .position(|slot| matches!(*slot, "weight" | "table"));
     if let Some(weight) = slot.and_then(|slot| operands.get_mut(slot)?.as_mut()) {
         let weight = Rc::make_mut(weight);
         codes::represent_weight(&mut weight.data, weight.shape[1..].iter().product());

@@ -42,7 +42,11 @@ impl WeightData for Moved {
         &self.shape
     }
     fn read(&self) -> Cow<'_, [f32]> {
-        self.view.gather(&self.base.read()).into()
+        let values = self.base.read();
+        if self.view.is_dense() && self.view.len() == values.len() {
+            return values;
+        }
+        self.view.gather(&values).into()
     }
 }
 

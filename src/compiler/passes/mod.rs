@@ -5,6 +5,7 @@ mod activation;
 mod affine;
 mod attention;
 mod channels_last;
+pub mod clip_skip;
 mod concat;
 mod embed;
 mod epilogue;

@@ -9,7 +9,7 @@
 //! - `text`: a program as text.
 //!
 //! [`Plan::new`] does all but write; [`emit`] writes the package too. Weights are read twice, once to find equal ones and
-//! once to write them, and one at a time.
+//! once to write them, and no more than two at a time.
 
 mod buffers;
 pub mod memory;
@@ -270,8 +270,11 @@ impl Plan {
             optional: Vec::new(),
         };
         let total = weights.bytes();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(32));
         writer.write(out, total, |out| {
-            weights.write(out, |done| progress(Progress::Weights { done, total }))
+            weights.write(out, threads, |done| {
+                progress(Progress::Weights { done, total })
+            })
         })?;
         Ok(())
     }

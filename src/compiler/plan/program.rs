@@ -8,7 +8,7 @@ use kiln_package::{
 use super::buffers::{self, Location};
 use super::memory;
 use super::pinned::Pinned;
-use super::weights::Weights;
+use super::weights::{Form, Weights};
 use super::{Part, PlanError, steps};
 use crate::graph::{Graph, Node, Op, ValueId, ValueKind, Weight};
 
@@ -83,7 +83,7 @@ pub fn plan(
         for slot in op.slots() {
             // What integers take besides their matrix is of the matrix.
             let source = match (op, slot.name) {
-                (package::Op::Embed(_), "scale") => "table",
+                (package::Op::Embed(op), "scale") if op.quantized => "table",
                 (_, "scale" | "sums") if *codes => "weight",
                 (_, name) => name,
             };
@@ -185,12 +185,17 @@ fn place_weight(
     activation: DType,
     weights: &mut Weights,
 ) -> Result<Operand, PlanError> {
-    let holds = lowered
-        .requirement(graph, slot)?
-        .map_or(Holds::Activation, |required| required.holds);
+    let required = lowered.required(graph, slot)?;
+    let dtype = required.holds.dtype(activation);
     let form = steps::form(&lowered.op, slot, weight.shape())
         .map_err(|problem| PlanError::node(graph, lowered.node, problem))?;
-    weights.place(name, weight, form, holds.dtype(activation))
+    let bytes = match form {
+        Form::Plain => (weight.len() as u64).checked_mul(dtype.size() as u64),
+        _ => required.bytes(activation),
+    };
+    let bytes = bytes
+        .ok_or_else(|| PlanError::node(graph, lowered.node, format!("`{slot}` is too large")))?;
+    weights.place(name, weight, form, (dtype, bytes))
 }
 
 /// What has fewer rows for fewer chunks of context.

@@ -1,5 +1,6 @@
 //! From a node of the graph to an operator of a program.
 
+use kiln_kernels::pack::Matrix;
 use kiln_kernels::{
     AttentionParams, attention_int8_scratch_bytes, attention_scratch_bytes,
     gemm_int8_scratch_bytes, gemm_scratch_bytes, layer_norm_codes_scratch_bytes,
@@ -234,17 +235,17 @@ pub fn form(op: &package::Op, slot: &str, shape: &[usize]) -> Result<Form, Strin
     match op {
         package::Op::Conv2d(_) if slot == "weight" => {
             let [out_c, in_c, kernel_h, kernel_w] = matrix(shape)?;
-            Ok(Form::ConvPanels {
+            Ok(Form::Panels(Matrix::Conv {
                 out_c,
                 in_c,
-                kernel: (kernel_h, kernel_w),
-            })
+                taps: kernel_h * kernel_w,
+            }))
         }
         package::Op::Linear(op) if slot == "weight" => {
             let [n, k] = matrix(shape)?;
             match op.activation {
-                Activation::Geglu => Ok(Form::GegluPanels { n: n / 2, k }),
-                _ => Ok(Form::Panels { n, k }),
+                Activation::Geglu => Ok(Form::Panels(Matrix::Geglu { n: n / 2, k })),
+                _ => Ok(Form::Panels(Matrix::Linear { n, k })),
             }
         }
         package::Op::Conv2d(_) | package::Op::Linear(_) if matches!(slot, "scale" | "sums") => {

@@ -11,7 +11,9 @@ use kiln_package::{
 use proptest::prelude::*;
 
 use super::memory::{self, Lifetime};
-use super::{PackageParts, Part, Plan, PlanError, Precision, Progress, emit};
+use super::{
+    Form, PackageParts, Part, Plan, PlanError, Precision, Progress, Weights, emit,
+};
 use crate::graph::{Graph, ValueKind};
 
 fn lifetime(bytes: u64, first: usize, last: usize) -> Lifetime {
@@ -155,10 +157,10 @@ fn run(arena: &mut Held, graph: &Graph, program: &package::ProgramRecord) {
             filled().filter(|(slot, _)| matches!(slot.role, Role::Input | Role::Optional))
         {
             let codes = node.input("x").is_some_and(|x| graph.codes(x).is_some());
-            let source = if codes && matches!(slot.name, "scale" | "sums") {
-                "weight"
-            } else {
-                slot.name
+            let source = match slot.name {
+                "scale" | "sums" if codes => "weight",
+                "scale" if matches!(step.op, package::Op::Embed(op) if op.quantized) => "table",
+                name => name,
             };
             let value = node.input(source);
             assert_eq!(
@@ -401,6 +403,35 @@ fn halves_are_rounded_to_nearest_even() {
                 "{value}"
             );
         }
+    }
+}
+
+#[test]
+fn equal_weights_are_stored_once_whatever_their_digests() {
+    let weight = |values: [f32; 4]| {
+        crate::graph::Weight::new(crate::graph::Literal {
+            shape: vec![2, 2],
+            values: values.to_vec(),
+        })
+    };
+    let (a, again) = (weight([1.0, 2.0, 3.0, 4.0]), weight([1.0, 2.0, 3.0, 4.0]));
+    let b = weight([1.0, 2.0, 3.0, -4.0]);
+    let plain = (Form::Plain, (DType::F32, 16));
+    for mut weights in [Weights::default(), Weights::with_digest(|_| 7)] {
+        let mut place =
+            |weight, (form, size)| weights.place("w", weight, form, size).unwrap().offset;
+        assert_eq!(place(&a, plain), 0);
+        assert_eq!(place(&b, plain), 64);
+        assert_eq!(place(&again, plain), 0);
+        assert_eq!(place(&a, plain), 0);
+        // Another form of it is other bytes.
+        let half = (Form::Plain, (DType::F16, 8));
+        assert_eq!(place(&a, half), 128);
+        let mut bytes = Vec::new();
+        weights.write(&mut bytes, 2, |_| ()).unwrap();
+        assert_eq!(bytes.len(), 136);
+        assert_eq!(bytes[76..80], (-4.0f32).to_le_bytes());
+        assert_eq!(bytes[128..130], [0, 0x3c]);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The weights of a package: packed as the kernels read them, each once, in the order in which they are first used.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use kiln_kernels::{Element, F16, pack};
+use kiln_kernels::pack::{self, Matrix, QuantizedWeights};
+use kiln_kernels::{Element, F16};
 use kiln_package::format::ALIGNMENT;
 use kiln_package::{DType, Operand};
-use sha2::{Digest, Sha256};
 
 use super::PlanError;
 use crate::Cancel;
@@ -17,29 +18,8 @@ use crate::graph::Weight;
 pub enum Form {
     /// As they are.
     Plain,
-    /// Panels of `[n, k]`.
-    Panels {
-        /// Output columns.
-        n: usize,
-        /// Rows of the product.
-        k: usize,
-    },
-    /// Panels of `[2 n, k]`, alternately value and gate.
-    GegluPanels {
-        /// Output columns.
-        n: usize,
-        /// Rows of the product.
-        k: usize,
-    },
-    /// Panels of `[out_c, in_c, kernel_h, kernel_w]`.
-    ConvPanels {
-        /// Output channels.
-        out_c: usize,
-        /// Input channels.
-        in_c: usize,
-        /// Rows and columns of the kernel.
-        kernel: (usize, usize),
-    },
+    /// Panels.
+    Panels(Matrix),
     /// Rows of a table in 8 bits.
     Rows {
         /// Rows.
@@ -74,25 +54,53 @@ pub struct PlacedWeight {
     form: Form,
 }
 
+/// What of a weight's elements is known without reading them again.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    digest: u64,
+    /// The element farthest from zero and its index.
+    largest: (f32, usize),
+}
+
 /// All weights of a package.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Weights {
     placed: Vec<PlacedWeight>,
-    /// Indices by the packed bytes' SHA-256 and type.
-    by_contents: HashMap<([u8; 32], DType), usize>,
-    /// Indices of weights that were packed before, to spare packing them again.
-    seen: HashMap<(Form, DType), Vec<(Weight, usize)>>,
+    /// Indices by form, type, and digest of the elements.
+    by_digest: HashMap<(Form, DType, u64), Vec<usize>>,
+    /// Each weight that was read, by the address that its clones share.
+    seen: HashMap<usize, Seen>,
+    digest: fn(&[f32]) -> u64,
     bytes: u64,
-    /// Asked before each weight is packed.
+    /// Asked before each weight is read.
     cancel: Cancel,
 }
 
+impl Default for Weights {
+    fn default() -> Self {
+        Weights::with_digest(digest)
+    }
+}
+
 impl Weights {
-    /// None yet. Packing and writing end with an error when `cancel` asks to stop.
+    /// None yet. Planning ends with an error when `cancel` asks to stop.
     pub fn new(cancel: Cancel) -> Self {
         Weights {
             cancel,
             ..Weights::default()
+        }
+    }
+
+    /// No weights. `digest` gives the same for the same elements; what it gives for others decides only how often
+    /// elements are compared.
+    pub(super) fn with_digest(digest: fn(&[f32]) -> u64) -> Self {
+        Weights {
+            placed: Vec::new(),
+            by_digest: HashMap::new(),
+            seen: HashMap::new(),
+            digest,
+            bytes: 0,
+            cancel: Cancel::default(),
         }
     }
 
@@ -106,45 +114,89 @@ impl Weights {
         self.bytes
     }
 
-    /// Gives a weight its place, or finds it.
+    /// Gives a weight of `bytes` bytes its place, or finds that of an equal one. Reads it unless it was read before.
     pub fn place(
         &mut self,
         name: &str,
         weight: &Weight,
         form: Form,
-        dtype: DType,
+        (dtype, bytes): (DType, u64),
     ) -> Result<Operand, PlanError> {
-        let seen = self.seen.entry((form, dtype)).or_default();
-        if let Some((_, index)) = seen.iter().find(|(other, _)| other.same(weight)) {
-            return Ok(self.placed[*index].operand);
+        let floats = matches!(dtype, DType::F32 | DType::F16);
+        let stores = match form {
+            Form::Plain => floats,
+            Form::Panels(_) => floats || dtype == DType::I8,
+            Form::Rows { .. } => dtype == DType::I8,
+            Form::Scales { .. } => dtype == DType::F32,
+            Form::Sums { .. } => dtype == DType::I32,
+        };
+        if !stores {
+            return refuse(name, format!("cannot be stored as {dtype} ({form:?})"));
+        }
+        let seen = self.see(name, weight)?;
+        // The first number that rounds to infinity in the type.
+        let (value, i) = seen.largest;
+        if dtype == DType::F16 && value.abs() >= 65520.0 {
+            return refuse(
+                name,
+                format!("element {i} is {value}, which {dtype} cannot hold"),
+            );
+        }
+        let alike = self
+            .by_digest
+            .entry((form, dtype, seen.digest))
+            .or_default();
+        for index in alike.iter() {
+            let other = &self.placed[*index];
+            if other.weight.same(weight) || equal(&other.weight, weight) {
+                return Ok(other.operand);
+            }
+        }
+        alike.push(self.placed.len());
+        let operand = Operand::weights(dtype, self.bytes.next_multiple_of(ALIGNMENT), bytes);
+        self.bytes = operand.offset + operand.bytes;
+        self.placed.push(PlacedWeight {
+            name: name.to_owned(),
+            operand,
+            weight: weight.clone(),
+            form,
+        });
+        Ok(operand)
+    }
+
+    fn see(&mut self, name: &str, weight: &Weight) -> Result<Seen, PlanError> {
+        if let Some(seen) = self.seen.get(&weight.address()) {
+            return Ok(*seen);
         }
         if self.cancel.asked() {
             return Err(PlanError::Cancelled);
         }
-        let packed = pack(name, weight, form, dtype)?;
-        let key = (Sha256::digest(&packed).into(), dtype);
-        let index = *self.by_contents.entry(key).or_insert_with(|| {
-            let operand = Operand::weights(
-                dtype,
-                self.bytes.next_multiple_of(ALIGNMENT),
-                packed.len() as u64,
-            );
-            self.bytes = operand.offset + operand.bytes;
-            self.placed.push(PlacedWeight {
-                name: name.to_owned(),
-                operand,
-                weight: weight.clone(),
-                form,
-            });
-            self.placed.len() - 1
-        });
-        seen.push((weight.clone(), index));
-        Ok(self.placed[index].operand)
+        let values = read(name, weight)?;
+        let mut largest = (0.0f32, 0);
+        for (i, value) in values.iter().enumerate() {
+            if !value.is_finite() {
+                return refuse(name, format!("element {i} is {value}"));
+            }
+            if largest.0.abs() < value.abs() {
+                largest = (*value, i);
+            }
+        }
+        let digest = (self.digest)(&values);
+        let seen = Seen { digest, largest };
+        self.seen.insert(weight.address(), seen);
+        Ok(seen)
     }
 
-    /// Writes all weights, each packed anew; `progress` hears of the bytes written.
-    pub fn write(&self, out: &mut impl Write, mut progress: impl FnMut(u64)) -> io::Result<()> {
+    /// Writes all weights, each read and packed once, on `threads` threads; `progress` hears of the bytes written.
+    pub fn write(
+        &self,
+        out: &mut impl Write,
+        threads: usize,
+        mut progress: impl FnMut(u64),
+    ) -> io::Result<()> {
         let mut at = 0;
+        // A matrix in 8 bits, its scales and its sums stand side by side.
+        let mut integers: Option<(Weight, QuantizedWeights)> = None;
         for placed in &self.placed {
             let PlacedWeight {
                 name,
@@ -153,10 +205,32 @@ impl Weights {
                 form,
             } = placed;
             out.write_all(&vec![0; (operand.offset - at) as usize])?;
-            let packed = pack(name, weight, *form, operand.dtype).map_err(io::Error::other)?;
+            let dtype = operand.dtype;
+            let packed = match form.integer_rows(dtype) {
+                Some((n, k)) => {
+                    let known = integers.take().filter(|(known, _)| known.same(weight));
+                    let known = match known {
+                        Some(known) => known,
+                        None => {
+                            let values = read(name, weight).map_err(io::Error::other)?;
+                            let codes = pack::quantize_weights_on(threads, n, k, &values);
+                            (weight.clone(), codes)
+                        }
+                    };
+                    let bytes = integer_bytes(&known.1, *form, threads);
+                    integers = Some(known);
+                    bytes
+                }
+                None => {
+                    let values = read(name, weight).map_err(io::Error::other)?;
+                    float_bytes(&values, *form, dtype, threads)
+                }
+            };
             if packed.len() as u64 != operand.bytes {
                 return Err(io::Error::other(format!(
-                    "weight {name:?} has changed while the package was written"
+                    "compiler bug: weight {name:?} takes {} bytes, not {}",
+                    packed.len(),
+                    operand.bytes
                 )));
             }
             out.write_all(&packed)?;
@@ -167,96 +241,108 @@ impl Weights {
     }
 }
 
-/// The bytes of a weight.
-fn pack(name: &str, weight: &Weight, form: Form, dtype: DType) -> Result<Vec<u8>, PlanError> {
+fn refuse<T>(name: &str, problem: String) -> Result<T, PlanError> {
+    Err(PlanError::Weight {
+        name: name.to_owned(),
+        problem,
+    })
+}
+
+/// A weight's elements, as many as its shape says.
+fn read<'w>(name: &str, weight: &'w Weight) -> Result<Cow<'w, [f32]>, PlanError> {
     let values = weight.read();
-    let refuse = |problem: String| {
-        Err(PlanError::Weight {
-            name: name.to_owned(),
-            problem,
-        })
-    };
-    if values.len() != weight.len() {
-        return refuse(format!(
-            "{:?} needs {} elements, {} were read",
-            weight.shape(),
-            weight.len(),
-            values.len()
-        ));
+    if values.len() == weight.len() {
+        return Ok(values);
     }
-    // The first number that rounds to infinity in the type.
-    let limit = if dtype == DType::F16 {
-        65520.0
-    } else {
-        f32::INFINITY
+    let (shape, expected, found) = (weight.shape(), weight.len(), values.len());
+    refuse(
+        name,
+        format!("{shape:?} needs {expected} elements, {found} were read"),
+    )
+}
+
+/// Whether both have the same elements, bit for bit.
+fn equal(a: &Weight, b: &Weight) -> bool {
+    let (a, b) = (a.read(), b.read());
+    a.len() == b.len()
+        && a.iter()
+            .zip(b.iter())
+            .all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// Any change of an element changes it but for one in about 2^64.
+fn digest(values: &[f32]) -> u64 {
+    const LANES: usize = 4;
+    let mut lanes = [0xcbf2_9ce4_8422_2325u64; LANES];
+    let mix = |lane: u64, bits: u32| {
+        (lane ^ u64::from(bits))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
     };
-    if let Some((i, value)) = values
-        .iter()
-        .enumerate()
-        .find(|(_, v)| v.is_nan() || v.abs() >= limit)
-    {
-        return refuse(format!("element {i} is {value}, which {dtype} cannot hold"));
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = mix(*lane, value.to_bits());
+        }
     }
+    let rest = rest.iter().map(|value| u64::from(value.to_bits()));
+    lanes
+        .into_iter()
+        .chain(rest)
+        .chain([values.len() as u64])
+        .flat_map(|word| [word as u32, (word >> 32) as u32])
+        .fold(0, mix)
+}
+
+impl Form {
+    /// Rows and columns of the matrix that is in 8 bits; `None` if nothing is.
+    fn integer_rows(self, dtype: DType) -> Option<(usize, usize)> {
+        match (self, dtype) {
+            (Form::Panels(matrix), DType::I8) => Some(matrix.rows()),
+            (Form::Rows { n, k }, DType::I8) => Some((n, k)),
+            (Form::Scales { n, k } | Form::Sums { n, k }, _) => Some((n, k)),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of what belongs to a matrix in 8 bits.
+fn integer_bytes(quantized: &QuantizedWeights, form: Form, threads: usize) -> Vec<u8> {
     let bytes = |codes: Vec<i8>| codes.into_iter().map(|code| code as u8).collect();
-    match (form, dtype) {
-        (Form::Scales { n, k }, DType::F32) => Ok(pack::quantize_weights(n, k, &values)
+    match form {
+        Form::Panels(matrix) => bytes(matrix.pack_i8(&quantized.codes, threads)),
+        Form::Scales { .. } => quantized
             .scale
             .iter()
             .flat_map(|v| v.to_le_bytes())
-            .collect()),
-        (Form::Sums { n, k }, DType::I32) => Ok(pack::quantize_weights(n, k, &values)
+            .collect(),
+        Form::Sums { .. } => quantized
             .sums
             .iter()
             .flat_map(|v| v.to_le_bytes())
-            .collect()),
-        (Form::Rows { n, k }, DType::I8) => Ok(bytes(pack::quantize_weights(n, k, &values).codes)),
-        (Form::Panels { n, k }, DType::I8) => Ok(bytes(pack::pack_i8_panels(
-            n,
-            k,
-            &pack::quantize_weights(n, k, &values).codes,
-        ))),
-        (Form::GegluPanels { n, k }, DType::I8) => Ok(bytes(pack::pack_i8_geglu_panels(
-            n,
-            k,
-            &pack::quantize_weights(2 * n, k, &values).codes,
-        ))),
-        (
-            Form::ConvPanels {
-                out_c,
-                in_c,
-                kernel,
-            },
-            DType::I8,
-        ) => {
-            let codes = pack::quantize_weights(out_c, in_c * kernel.0 * kernel.1, &values).codes;
-            Ok(bytes(pack::pack_i8_conv_panels(
-                out_c, in_c, kernel, &codes,
-            )))
-        }
-        (_, DType::F32) => Ok(arrange::<f32>(&values, form)
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect()),
-        (_, DType::F16) => Ok(arrange::<F16>(&values, form)
+            .collect(),
+        Form::Rows { .. } | Form::Plain => bytes(quantized.codes.clone()),
+    }
+}
+
+/// The bytes of floats.
+fn float_bytes(values: &[f32], form: Form, dtype: DType, threads: usize) -> Vec<u8> {
+    match dtype {
+        DType::F16 => arrange::<F16>(values, form, threads)
             .iter()
             .flat_map(|v| v.to_bits().to_le_bytes())
-            .collect()),
-        (form, dtype) => refuse(format!("cannot be stored as {dtype} ({form:?})")),
+            .collect(),
+        _ => arrange::<f32>(values, form, threads)
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
     }
 }
 
 /// The elements in their order.
-fn arrange<W: Element>(values: &[f32], form: Form) -> Vec<W> {
+fn arrange<W: Element>(values: &[f32], form: Form, threads: usize) -> Vec<W> {
     match form {
-        Form::Plain | Form::Rows { .. } | Form::Scales { .. } | Form::Sums { .. } => {
-            values.iter().map(|v| W::store(*v)).collect()
-        }
-        Form::Panels { n, k } => pack::pack_panels(n, k, values),
-        Form::GegluPanels { n, k } => pack::pack_geglu_panels(n, k, values),
-        Form::ConvPanels {
-            out_c,
-            in_c,
-            kernel,
-        } => pack::pack_conv_panels(out_c, in_c, kernel, values),
+        Form::Panels(matrix) => matrix.pack(values, threads),
+        _ => values.iter().map(|v| W::store(*v)).collect(),
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! - Prompts: `bos`, 2, 9 or 24 tokens drawn at random, `eos`, padding; the text encoder makes their contexts.
 //! - The UNet: at timesteps 901, 501 and 21, each with another prompt, a smooth random latent mixed with noise as the
-//!   scheduler's `alphas_cumprod` says.
+//!   scheduler's `alphas_cumprod` says; where it takes an embedding of the guidance scale, that of 8.
 //! - The VAE: the decoder two smooth random latents over the scaling factor, the encoder a synthetic picture.
 //!
 //! Everything random is a fixed sequence, of additions and multiplications alone: the same on every machine.
 
-use crate::frontend::{Checkpoint, TextSettings};
-use crate::graph::{Graph, InterpretError, Op, Tensor};
+use kiln_kernels::math;
 
-use super::evaluate::{Evaluator, Numbers};
+use crate::frontend::TextSettings;
+use crate::graph::{Graph, Op, Tensor};
 
 /// The timesteps that a UNet is measured at.
 pub const TIMESTEPS: [usize; 3] = [901, 501, 21];
@@ -103,6 +103,7 @@ pub(super) fn latents(
             let mut random = Random(1000 + index as u64);
             match (name, shape) {
                 ("timestep", _) => vec![timestep as f32; shape.iter().product()],
+                ("timestep_cond", _) => guidance(shape.iter().product()),
                 ("encoder_hidden_states", _) => {
                     let context = contexts
                         .get(index % contexts.len().max(1))
@@ -128,6 +129,21 @@ pub(super) fn latents(
         .enumerate()
         .map(|(index, timestep)| at(index, *timestep))
         .collect()
+}
+
+/// The embedding of a guidance scale of 8, as diffusers' `get_guidance_scale_embedding` has it: of a thousand times the
+/// scale less one, sines and then cosines.
+fn guidance(len: usize) -> Vec<f32> {
+    let half = len / 2;
+    let angle = |i: usize| {
+        let rate = libm::log(10_000.0) / half.saturating_sub(1).max(1) as f64;
+        (7000.0 * libm::exp(-rate * i as f64)) as f32
+    };
+    let waves = |i: usize| math::sin_cos(angle(i));
+    let mut embedding: Vec<f32> = (0..half).map(|i| waves(i).0).collect();
+    embedding.extend((0..half).map(|i| waves(i).1));
+    embedding.resize(len, 0.0);
+    embedding
 }
 
 /// The inputs that a VAE's half is measured on: smooth, of `scale`, within `limit`.
@@ -157,23 +173,6 @@ fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor
         }
     };
     graph.inputs.iter().map(input).collect()
-}
-
-/// The contexts that a text encoder makes of its calibration prompts.
-pub(super) fn contexts(
-    model: &Checkpoint,
-    evaluator: &Evaluator<'_>,
-) -> Result<Vec<Tensor>, InterpretError> {
-    let mut contexts = Vec::new();
-    for inputs in prompts(&model.card.text, &model.text_encoder) {
-        contexts.extend(
-            evaluator
-                .run(&model.text_encoder, &inputs, Numbers::Exact)?
-                .into_iter()
-                .take(1),
-        );
-    }
-    Ok(contexts)
 }
 
 /// The products of `1 - beta` over the training timesteps, from a scheduler's configuration; Stable Diffusion's own where

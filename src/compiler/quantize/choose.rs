@@ -1,9 +1,10 @@
 //! Which products are of integers: the rule.
 //!
-//! A product stays in sixteen bits
+//! A product, or a token table, stays in sixteen bits
 //! - if its weights are not constants, or its `x` is one;
 //! - if it has fewer than 8 inputs or outputs, or more inputs than an integer sum can hold;
-//! - if, at any of the calibration inputs, its signal-to-noise is below [`LEAST_DECIBELS`].
+//! - if its signal-to-noise, of a product at any of the calibration inputs, of a table over all its rows, is below
+//!   [`LEAST_DECIBELS`].
 //!
 //! All others are of 8-bit integers.
 
@@ -48,9 +49,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The products of a graph, in order.
+/// The products and tables of a graph, in order.
 pub(crate) fn products(graph: &Graph) -> Vec<NodeId> {
-    let product = |op: &Op| matches!(op, Op::Conv2d { .. } | Op::Linear { .. });
+    let product = |op: &Op| matches!(op, Op::Conv2d { .. } | Op::Linear { .. } | Op::Embed { .. });
     graph
         .iter_nodes()
         .filter(|(_, node)| product(&node.op))
@@ -58,8 +59,11 @@ pub(crate) fn products(graph: &Graph) -> Vec<NodeId> {
         .collect()
 }
 
-/// Inputs and outputs of a product, as channels.
+/// Inputs and outputs of a product, as channels; rows and columns of a table.
 fn channels(graph: &Graph, id: NodeId) -> [usize; 2] {
+    if let Some(table) = graph.node(id).input("table") {
+        return [0, 1].map(|i| graph.shape(table)[i]);
+    }
     let shape = graph
         .node(id)
         .input("weight")
@@ -77,7 +81,8 @@ pub(crate) fn excluded(graph: &Graph, id: NodeId) -> Option<Reason> {
         node.input(slot)
             .is_some_and(|value| graph.value(value).weight().is_some())
     };
-    if !constant("weight") || constant("x") || constant("x2") {
+    let table = matches!(node.op, Op::Embed { .. });
+    if !constant(if table { "table" } else { "weight" }) || constant("x") || constant("x2") {
         return Some(Reason::Form);
     }
     let [inputs, outputs] = channels(graph, id);

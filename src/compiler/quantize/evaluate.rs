@@ -8,8 +8,11 @@ use std::rc::Rc;
 
 use kiln_kernels::{self as kernels, Element, F16, Job, Kernels, Launch, math, pack};
 
+use crate::Cancel;
 use crate::graph::interpret::{beside, group_norm, represent_weight};
-use crate::graph::{Activation, Graph, InterpretError, Node, NodeId, Op, Tensor, codes};
+use crate::graph::{
+    Activation, Graph, InterpretError, Node, NodeId, Op, Tensor, ValueId, Weight, codes,
+};
 
 /// How far a result is from what it should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -34,6 +37,14 @@ impl Error {
             })
     }
 
+    /// Of both together.
+    pub fn with(self, other: Error) -> Error {
+        Error {
+            signal: self.signal + other.signal,
+            noise: self.noise + other.noise,
+        }
+    }
+
     /// Signal to noise in decibels, from 0 to 200, to a thousandth; 0 if anything is not finite.
     pub fn decibels(self) -> f64 {
         if !self.signal.is_finite() || !self.noise.is_finite() {
@@ -48,19 +59,14 @@ impl Error {
 
 /// What codes and storage do to the numbers.
 pub(crate) enum Numbers<'a> {
-    /// Nothing: everything is `f32`.
+    /// Nothing: everything is `f32`. Tests alone want no more than that.
+    #[cfg_attr(not(test), allow(dead_code))]
     Exact,
-    /// Nothing, but each product of codes is also computed from the codes, and this hears how far that is from the exact
-    /// one.
+    /// Nothing, but each product of codes is also computed from the codes, and this hears for each set of inputs how far that
+    /// is from the exact one. Of a table in 8 bits it hears once, how far its rows are from themselves.
     Compared(&'a mut dyn FnMut(NodeId, Error)),
     /// Products of codes are computed from the codes; all else is stored in sixteen bits.
     Stored,
-}
-
-/// Elements of the constants that a node reads.
-pub(crate) fn constants(graph: &Graph, node: &Node) -> u64 {
-    let weights = node.operands().filter_map(|id| graph.value(id).weight());
-    weights.map(|weight| weight.len() as u64).sum()
 }
 
 /// A value: its numbers, and what its codes stand for if it has codes and somebody needs them.
@@ -70,14 +76,25 @@ struct Held {
     coded: Option<Rc<Tensor>>,
 }
 
-/// Runs fused graphs.
-pub(crate) struct Evaluator<'a> {
-    kernels: Kernels,
-    threads: usize,
-    hear: Option<&'a dyn Fn(u64) -> bool>,
+/// A node with the operands of each set of inputs.
+struct Layer<'g> {
+    graph: &'g Graph,
+    id: NodeId,
+    /// In the order of the slots; none in that of `matrix`.
+    operands: Vec<Vec<Option<Held>>>,
+    /// A product's constant weight.
+    matrix: Option<&'g Weight>,
 }
 
-impl<'a> Evaluator<'a> {
+/// Runs fused graphs.
+pub(crate) struct Evaluator {
+    kernels: Kernels,
+    threads: usize,
+    /// Asked before each layer.
+    cancel: Cancel,
+}
+
+impl Evaluator {
     /// On this machine's fastest kernels and all its processors.
     pub fn new() -> Self {
         Evaluator::with(
@@ -90,141 +107,247 @@ impl<'a> Evaluator<'a> {
         Evaluator {
             kernels,
             threads,
-            hear: None,
+            cancel: Cancel::default(),
         }
     }
 
-    /// Tells `hear` how many elements of constants each node has read; it says whether to go on.
-    pub fn heard_by(self, hear: &'a dyn Fn(u64) -> bool) -> Self {
+    /// Ends with an error when `cancel` asks to stop.
+    pub fn cancelled_by(self, cancel: &Cancel) -> Self {
         Evaluator {
-            hear: Some(hear),
+            cancel: cancel.clone(),
             ..self
         }
     }
 
-    /// Runs a graph of kiln operators that verifies. `inputs` stand in the order of the graph's.
+    /// Runs a graph of kiln operators that verifies on several sets of inputs, each in the order of the graph's; gives the
+    /// outputs of each. All go through a layer together, so each weight is read and packed once and then dropped; `read` is
+    /// told the elements of each matrix.
     pub fn run(
         &self,
         graph: &Graph,
-        inputs: &[Tensor],
+        inputs: &[Vec<Tensor>],
         mut numbers: Numbers<'_>,
-    ) -> Result<Vec<Tensor>, InterpretError> {
+        read: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Tensor>>, InterpretError> {
         let stored = matches!(numbers, Numbers::Stored);
-        let mut values: Vec<Option<Held>> = vec![None; graph.value_count()];
-        graph.check_inputs(inputs)?;
-        for (id, input) in graph.inputs.iter().zip(inputs) {
-            let mut input = input.clone();
-            // Ids and timesteps are vectors; they stay as they are.
-            if stored && input.shape.len() > 1 {
-                self.halve(&mut input.data);
-            }
-            values[id.index()] = Some(Held {
-                exact: Rc::new(input),
-                coded: None,
+        inputs
+            .iter()
+            .try_for_each(|inputs| graph.check_inputs(inputs))?;
+        // By value, for each set of inputs; empty where there is none, or none any more.
+        let mut values: Vec<Vec<Held>> = vec![Vec::new(); graph.value_count()];
+        for (index, id) in graph.inputs.iter().enumerate() {
+            let held = inputs.iter().map(|inputs| {
+                let mut input = inputs[index].clone();
+                // Ids and timesteps are vectors; they stay as they are.
+                if stored && input.shape.len() > 1 {
+                    halve(&mut input.data);
+                }
+                Held {
+                    exact: Rc::new(input),
+                    coded: None,
+                }
             });
+            values[id.index()] = held.collect();
         }
         let mut uses = graph.use_counts();
         for (id, node) in graph.iter_nodes() {
-            if self.hear.is_some_and(|hear| !hear(constants(graph, node))) {
+            if self.cancel.asked() {
                 return Err(InterpretError::Cancelled);
             }
-            let mut operands: Vec<Option<Held>> = Vec::with_capacity(node.inputs.len());
-            for (slot, operand) in node.op.slots().iter().zip(&node.inputs) {
-                operands.push(match operand {
-                    Some(operand) => match graph.constant(*operand) {
-                        Some(mut tensor) => {
-                            let integers = *slot == "weight" && graph.multiplies_codes(node);
-                            if stored
-                                && matches!(*slot, "weight" | "table" | "positions" | "b")
-                                && !integers
-                            {
-                                self.halve(&mut tensor.data);
-                            }
-                            Some(Held {
-                                exact: Rc::new(tensor),
-                                coded: None,
-                            })
-                        }
-                        None => values[operand.index()].clone(),
-                    },
-                    None => None,
-                });
-            }
-            let held = self.node(graph, id, operands, &mut numbers)?;
-            values[node.output.index()] = Some(held);
+            let layer = self.layer(graph, id, &values, inputs.len(), stored);
+            let held = self.node(&layer, &mut numbers, read)?;
+            values[node.output.index()] = held;
             for operand in node.operands() {
                 uses[operand.index()] -= 1;
                 if uses[operand.index()] == 0 {
-                    values[operand.index()] = None;
+                    values[operand.index()] = Vec::new();
                 }
             }
         }
-        let mut outputs = Vec::with_capacity(graph.outputs.len());
-        for id in &graph.outputs {
-            let computed = || {
-                values[id.index()]
-                    .as_ref()
-                    .map(|held| (*held.exact).clone())
+        let output = |set: usize| {
+            let one = |id: &ValueId| {
+                let computed = || {
+                    values[id.index()]
+                        .get(set)
+                        .map(|held| (*held.exact).clone())
+                };
+                graph.constant(*id).or_else(computed)
             };
-            outputs.extend(graph.constant(*id).or_else(computed));
+            graph.outputs.iter().filter_map(one).collect()
+        };
+        Ok((0..inputs.len()).map(output).collect())
+    }
+
+    /// A node's operands, constants but for a product's matrix read.
+    fn layer<'g>(
+        &self,
+        graph: &'g Graph,
+        id: NodeId,
+        values: &[Vec<Held>],
+        sets: usize,
+        stored: bool,
+    ) -> Layer<'g> {
+        let node = graph.node(id);
+        let matrix = product_weight(graph, node);
+        let mut operands = vec![Vec::with_capacity(node.inputs.len()); sets];
+        for (slot, operand) in node.op.slots().iter().zip(&node.inputs) {
+            let constant = operand
+                .filter(|_| *slot != "weight" || matrix.is_none())
+                .and_then(|operand| graph.constant(operand));
+            let constant = constant.map(|mut tensor| {
+                let sixteen = match *slot {
+                    "weight" | "table" => !graph.has_integers(node),
+                    slot => matches!(slot, "positions" | "b"),
+                };
+                if stored && sixteen {
+                    halve(&mut tensor.data);
+                }
+                Held {
+                    exact: Rc::new(tensor),
+                    coded: None,
+                }
+            });
+            for (set, operands) in operands.iter_mut().enumerate() {
+                let computed = || values[(*operand)?.index()].get(set).cloned();
+                operands.push(constant.clone().or_else(computed));
+            }
         }
-        Ok(outputs)
+        Layer {
+            graph,
+            id,
+            operands,
+            matrix,
+        }
     }
 
     fn node(
         &self,
-        graph: &Graph,
-        id: NodeId,
-        operands: Vec<Option<Held>>,
+        layer: &Layer<'_>,
         numbers: &mut Numbers<'_>,
-    ) -> Result<Held, InterpretError> {
-        let node = graph.node(id);
+        read: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Held>, InterpretError> {
+        let (graph, node) = (layer.graph, layer.graph.node(layer.id));
         let tensor = |data| {
             Rc::new(Tensor {
                 shape: graph.shape(node.output).to_vec(),
                 data,
             })
         };
-        let coded = operands
-            .first()
-            .and_then(|first| first.as_ref()?.coded.clone());
-        let mut operands: Vec<_> = operands.into_iter().map(|o| o.map(|o| o.exact)).collect();
         if graph.codes(node.output).is_some() {
-            let [exact, coded] = self.codes(graph, node, &operands)?;
-            let coded = (!matches!(numbers, Numbers::Exact)).then(|| tensor(coded));
-            return Ok(Held {
-                exact: tensor(exact),
-                coded,
-            });
+            let one = |operands: &Vec<Option<Held>>| {
+                let [exact, coded] = self.codes(graph, node, &exact(operands))?;
+                let coded = (!matches!(numbers, Numbers::Exact)).then(|| tensor(coded));
+                Ok(Held {
+                    exact: tensor(exact),
+                    coded,
+                })
+            };
+            return layer.operands.iter().map(one).collect();
         }
-        let from_codes = |operands: &mut Vec<Option<Rc<Tensor>>>, coded| {
-            operands[0] = Some(coded);
-            represent_weight(node, operands);
-            self.compute(graph, node, operands)
+        let integers = graph.has_integers(node);
+        let table = node.op == Op::Embed { quantized: true };
+        let mut matrix = layer.matrix.map(|weight| weight.read().into_owned());
+        if let Some(matrix) = &matrix {
+            read(matrix.len());
+        }
+        let plain = |matrix: Option<&Vec<f32>>| -> Result<Vec<Vec<f32>>, InterpretError> {
+            let panels = matrix.map(|matrix| self.panels(graph, node, matrix));
+            let one = |operands: &Vec<Option<Held>>| {
+                self.compute(graph, node, &exact(operands), panels.as_deref())
+            };
+            layer.operands.iter().map(one).collect()
         };
-        let result = match (coded, numbers) {
-            (Some(coded), Numbers::Compared(hear)) => {
-                let exact = self.compute(graph, node, &operands)?;
-                hear(
-                    id,
-                    Error::between(&exact, &from_codes(&mut operands, coded)?),
-                );
-                exact
+        let mut results = match numbers {
+            Numbers::Stored if integers => self
+                .from_codes(layer, matrix.take())?
+                .collect::<Result<_, _>>()?,
+            Numbers::Stored => {
+                matrix.iter_mut().for_each(|matrix| halve(matrix));
+                plain(matrix.as_ref())?
             }
-            (coded, Numbers::Stored) => {
-                let mut result = match coded {
-                    Some(coded) => from_codes(&mut operands, coded)?,
-                    None => self.compute(graph, node, &operands)?,
-                };
-                self.halve(&mut result);
-                result
-            }
-            _ => self.compute(graph, node, &operands)?,
+            Numbers::Exact | Numbers::Compared(_) => plain(matrix.as_ref())?,
         };
-        Ok(Held {
+        match numbers {
+            Numbers::Compared(hear) if table => {
+                let table = layer
+                    .operands
+                    .first()
+                    .and_then(|operands| operands[1].as_ref());
+                if let Some(table) = table {
+                    hear(layer.id, table_error(&table.exact));
+                }
+            }
+            Numbers::Compared(hear) if integers => {
+                for (exact, coded) in results.iter().zip(self.from_codes(layer, matrix.take())?) {
+                    hear(layer.id, Error::between(exact, &coded?));
+                }
+            }
+            Numbers::Stored => results.iter_mut().for_each(|result| halve(result)),
+            _ => {}
+        }
+        let held = results.into_iter().map(|result| Held {
             exact: tensor(result),
             coded: None,
-        })
+        });
+        Ok(held.collect())
+    }
+
+    /// The results of a layer of integers, one after another.
+    fn from_codes<'s>(
+        &'s self,
+        layer: &'s Layer<'_>,
+        matrix: Option<Vec<f32>>,
+    ) -> Result<impl Iterator<Item = Result<Vec<f32>, InterpretError>> + 's, InterpretError> {
+        let (graph, node) = (layer.graph, layer.graph.node(layer.id));
+        let panels = matrix.map(|mut matrix| {
+            let rows = layer.matrix.map_or(1, |weight| weight.shape()[0]);
+            pack::represent_weights(self.threads, matrix.len() / rows.max(1), &mut matrix);
+            self.panels(graph, node, &matrix)
+        });
+        // Constants that are no product's matrix are one and the same for all.
+        let mut integers: Option<Vec<Option<Rc<Tensor>>>> = None;
+        Ok(layer.operands.iter().map(move |operands| {
+            let mut own = exact(operands);
+            if let Some(coded) = operands.first().and_then(|x| x.as_ref()?.coded.clone()) {
+                own[0] = Some(coded);
+            }
+            if panels.is_none() {
+                let constants = integers.get_or_insert_with(|| {
+                    let mut constants = own.clone();
+                    represent_weight(node, &mut constants);
+                    constants
+                });
+                for (slot, operand) in node.op.slots().iter().enumerate() {
+                    if matches!(*operand, "weight" | "table") {
+                        own[slot] = constants[slot].clone();
+                    }
+                }
+            }
+            self.compute(graph, node, &own, panels.as_deref())
+        }))
+    }
+
+    /// A product's matrix as its kernel reads it.
+    fn panels(&self, graph: &Graph, node: &Node, matrix: &[f32]) -> Vec<f32> {
+        let shape = node
+            .input("weight")
+            .map_or(&[][..], |weight| graph.shape(weight));
+        let form = match (&node.op, shape) {
+            (Op::Conv2d { .. }, &[out_c, in_c, h, w]) => pack::Matrix::Conv {
+                out_c,
+                in_c,
+                taps: h * w,
+            },
+            (
+                Op::Linear {
+                    activation: Activation::Geglu,
+                },
+                &[n, k],
+            ) => pack::Matrix::Geglu { n: n / 2, k },
+            (_, &[n, k]) => pack::Matrix::Linear { n, k },
+            _ => return Vec::new(),
+        };
+        form.pack(matrix, self.threads)
     }
 
     /// The numbers behind codes, and what the codes stand for.
@@ -255,6 +378,7 @@ impl<'a> Evaluator<'a> {
                         ..node.clone()
                     },
                     operands,
+                    None,
                 )?;
                 let mut coded = exact.clone();
                 codes::represent_norm(&mut coded, c, |v| {
@@ -275,6 +399,7 @@ impl<'a> Evaluator<'a> {
                         ..node.clone()
                     },
                     operands,
+                    None,
                 )?;
                 let mut coded = exact.clone();
                 codes::represent_rows(&mut coded, c);
@@ -298,13 +423,14 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// The node's result in `f32`: products and what needs transcendental functions by the kernels, the rest as the graph's
-    /// own meaning has it.
+    /// The node's result in `f32`; `panels` is a product's matrix, if that is a constant. Products and what needs
+    /// transcendental functions by the kernels, the rest as the graph's own meaning has it.
     fn compute(
         &self,
         graph: &Graph,
         node: &Node,
         operands: &[Option<Rc<Tensor>>],
+        panels: Option<&[f32]>,
     ) -> Result<Vec<f32>, InterpretError> {
         let out = graph.shape(node.output);
         let slots = node.op.slots();
@@ -318,6 +444,15 @@ impl<'a> Evaluator<'a> {
             None => (&[][..], &[][..]),
         };
         let c = shape.last().copied().unwrap_or(1);
+        let packed;
+        let panels = match (panels, data("weight")) {
+            (Some(panels), _) => panels,
+            (None, Some(weight)) => {
+                packed = self.panels(graph, node, weight);
+                &packed
+            }
+            (None, None) => &[],
+        };
         match &node.op {
             Op::Conv2d {
                 stride,
@@ -325,9 +460,9 @@ impl<'a> Evaluator<'a> {
                 up,
                 activation,
             } => {
-                let (weight, [in_h, in_w, _]) = (get("weight"), [shape[0], shape[1], c]);
-                let (weight, kernel) = weight.map_or((&[][..], [0; 4]), |w| {
-                    (&w.data, [0, 1, 2, 3].map(|i| w.shape[i]))
+                let [in_h, in_w] = [shape[0], shape[1]];
+                let kernel = node.input("weight").map_or([0; 4], |weight| {
+                    [0, 1, 2, 3].map(|i| graph.shape(weight)[i])
                 });
                 let [up_h, up_w] = up.unwrap_or([in_h, in_w]);
                 let params = kernels::Conv2dParams {
@@ -346,12 +481,10 @@ impl<'a> Evaluator<'a> {
                     pad_left: pad[1],
                     activation: kernel_activation(*activation),
                 };
-                let panels =
-                    pack::pack_conv_panels::<f32>(out[2], c, (kernel[2], kernel[3]), weight);
                 let mut result = vec![0.0; out.iter().product()];
                 let operands = kernels::Conv2dOperands {
                     x,
-                    weight: &panels,
+                    weight: panels,
                     bias: data("bias"),
                     shift: data("shift"),
                     residual: data("residual")
@@ -365,11 +498,6 @@ impl<'a> Evaluator<'a> {
                 let n = out.last().copied().unwrap_or(1);
                 let x2 = get("x2");
                 let k2 = x2.map_or(0, |x2| x2.shape.last().copied().unwrap_or(1));
-                let weight = data("weight").unwrap_or(&[]);
-                let panels = match activation {
-                    Activation::Geglu => pack::pack_geglu_panels::<f32>(n, c + k2, weight),
-                    _ => pack::pack_panels::<f32>(n, c + k2, weight),
-                };
                 let mut result = vec![0.0; out.iter().product()];
                 let params = kernels::LinearParams {
                     rows: x.len() / c,
@@ -381,7 +509,7 @@ impl<'a> Evaluator<'a> {
                 let operands = kernels::LinearOperands {
                     x,
                     x2: x2.map(|x2| x2.data.as_slice()),
-                    weight: &panels,
+                    weight: panels,
                     bias: data("bias"),
                     shift: data("shift"),
                     residual: data("residual")
@@ -524,11 +652,33 @@ impl<'a> Evaluator<'a> {
         });
         Ok(())
     }
+}
 
-    /// Rounds to sixteen bits.
-    fn halve(&self, values: &mut [f32]) {
-        values.iter_mut().for_each(|v| *v = F16::store(*v).load());
-    }
+/// Rounds to sixteen bits.
+fn halve(values: &mut [f32]) {
+    values.iter_mut().for_each(|v| *v = F16::store(*v).load());
+}
+
+/// A product's weight, if that is a constant.
+pub(super) fn product_weight<'g>(graph: &'g Graph, node: &Node) -> Option<&'g Weight> {
+    graph.value(node.input("weight")?).weight()
+}
+
+/// The operands' numbers.
+fn exact(operands: &[Option<Held>]) -> Vec<Option<Rc<Tensor>>> {
+    let one = |operand: &Option<Held>| operand.as_ref().map(|held| held.exact.clone());
+    operands.iter().map(one).collect()
+}
+
+/// What 8 bits do to the rows of a table.
+fn table_error(table: &Tensor) -> Error {
+    let dim = table.shape.last().copied().unwrap_or(1).max(1);
+    let rows = table.data.chunks(dim).map(|row| {
+        let mut coded = row.to_vec();
+        pack::represent_row(&mut coded);
+        Error::between(row, &coded)
+    });
+    rows.fold(Error::default(), Error::with)
 }
 
 fn kernel_activation(activation: Activation) -> kernels::Activation {

@@ -7,11 +7,15 @@ use crate::graph::{BuildError, Graph, NodeId, Op};
 /// Least rows of a self-attention whose products are of integers.
 const INTEGER_ATTENTION_ROWS: usize = 1024;
 
-/// The graph with each chosen product reading codes. Products of the same value share its codes. They keep their order.
+/// The graph with each chosen product reading codes, and each chosen table in 8 bits. Products of the same value share its codes. They keep their order.
 pub(crate) fn insert(graph: &Graph, chosen: &HashSet<NodeId>) -> Result<Graph, BuildError> {
     let mut new = graph.clone();
     let mut made = HashMap::new();
     for (id, node) in graph.iter_nodes().filter(|(id, _)| chosen.contains(id)) {
+        if let Op::Embed { quantized } = &mut new.node_mut(id).op {
+            *quantized = true;
+            continue;
+        }
         let per_row = matches!(node.op, Op::Linear { .. });
         let Some(x) = node.input("x") else { continue };
         let x2 = node.input("x2");

@@ -22,7 +22,8 @@ pub(crate) struct Product {
 pub(crate) fn measure(
     graph: &Graph,
     inputs: &[Vec<Tensor>],
-    evaluator: &Evaluator<'_>,
+    evaluator: &Evaluator,
+    read: &mut dyn FnMut(usize),
 ) -> Result<(Vec<Product>, Vec<Vec<Tensor>>), QuantizeError> {
     let ids = choose::products(graph);
     let excluded: HashMap<NodeId, Reason> = ids
@@ -42,11 +43,8 @@ pub(crate) fn measure(
         .map(|(i, id)| (id, i))
         .collect();
     let mut decibels = vec![Vec::new(); ids.len()];
-    let mut outputs = Vec::new();
-    for inputs in inputs {
-        let mut hear = |id: NodeId, error: Error| decibels[index[&id]].push(error.decibels());
-        outputs.push(evaluator.run(&quantized, inputs, Numbers::Compared(&mut hear))?);
-    }
+    let mut hear = |id: NodeId, error: Error| decibels[index[&id]].push(error.decibels());
+    let outputs = evaluator.run(&quantized, inputs, Numbers::Compared(&mut hear), read)?;
     let product = |(node, decibels): (NodeId, Vec<f64>)| {
         let reason = excluded
             .get(&node)
@@ -69,19 +67,14 @@ pub(crate) fn whole(
     graph: &Graph,
     inputs: &[Vec<Tensor>],
     exact: &[Vec<Tensor>],
-    evaluator: &Evaluator<'_>,
+    evaluator: &Evaluator,
+    read: &mut dyn FnMut(usize),
 ) -> Result<Vec<f64>, InterpretError> {
-    let one = |(inputs, exact): (&Vec<Tensor>, &Vec<Tensor>)| {
-        let found = evaluator.run(graph, inputs, Numbers::Stored)?;
-        let errors = exact
-            .iter()
-            .zip(&found)
-            .map(|(e, f)| Error::between(&e.data, &f.data));
-        let sum = errors.fold(Error::default(), |a, b| Error {
-            signal: a.signal + b.signal,
-            noise: a.noise + b.noise,
-        });
-        Ok(sum.decibels())
+    let found = evaluator.run(graph, inputs, Numbers::Stored, read)?;
+    let one = |(exact, found): (&Vec<Tensor>, &Vec<Tensor>)| {
+        let outputs = exact.iter().zip(found);
+        let errors = outputs.map(|(exact, found)| Error::between(&exact.data, &found.data));
+        errors.fold(Error::default(), Error::with).decibels()
     };
-    inputs.iter().zip(exact).map(one).collect()
+    Ok(exact.iter().zip(&found).map(one).collect())
 }

@@ -8,16 +8,16 @@
 
 mod calibrate;
 mod choose;
-pub(crate) mod evaluate;
+mod evaluate;
 mod insert;
 mod measure;
 
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 
+use crate::Cancel;
 use crate::frontend::Checkpoint;
 use crate::graph::{Activation, BuildError, Graph, InterpretError, Node, Op, ResizeError, Tensor};
 
@@ -30,20 +30,21 @@ use evaluate::Evaluator;
 /// Latents are no larger than this on a side while they are measured.
 const LARGEST_LATENT: usize = 16;
 
-/// A product and its precision.
+/// A product or a token table, and its precision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// The layer's name.
     pub name: String,
-    /// `conv2d` or `linear`.
+    /// `conv2d`, `linear` or `embed`.
     pub op: &'static str,
-    /// Inputs of an output element: kernel rows by kernel columns by channels.
+    /// Inputs of an output element: kernel rows by kernel columns by channels; a table's rows.
     pub inputs: usize,
     /// Outputs; under GEGLU values and gates.
     pub outputs: usize,
     /// Why it has its precision.
     pub reason: Reason,
-    /// Signal-to-noise, in decibels, of its integer form at each calibration input; empty if it cannot have one.
+    /// Signal-to-noise, in decibels, of its integer form at each calibration input, or of all of a table; empty if it cannot
+    /// have one.
     pub decibels: Vec<f64>,
     /// Bytes of its weights in the package, scales and sums included.
     pub bytes: u64,
@@ -89,42 +90,25 @@ pub enum QuantizeError {
     Run(#[from] InterpretError),
 }
 
-/// How far measuring is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// The part that is measured.
-    pub part: String,
-    /// Bytes of weights, as `f32`, that were read of those that will be.
+/// How far the measuring of a part of the model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured<'a> {
+    /// The part, such as `unet`.
+    pub part: &'a str,
+    /// Bytes of matrices that were read, as `f32`; each is read twice.
     pub done: u64,
-    /// Those that will be.
+    /// Bytes in all.
     pub total: u64,
 }
 
-/// Makes the products of every graph of a fused model compute in integers where that is good enough. `hear` is told how far
-/// it is, and says whether to go on.
+/// Makes the products of every graph of a fused model compute in integers where that is good enough. `hear` is told of
+/// each part as it begins and after each of its layers; `cancel` ends the work with an error.
 pub fn quantize(
     model: &mut Checkpoint,
-    hear: &mut dyn FnMut(&Measured) -> bool,
+    cancel: &Cancel,
+    hear: &mut dyn FnMut(Measured<'_>),
 ) -> Result<Vec<Quantized>, QuantizeError> {
-    let measured = RefCell::new((Measured::default(), hear));
-    let read = |elements: u64| {
-        let (measured, hear) = &mut *measured.borrow_mut();
-        measured.done += 4 * elements;
-        hear(measured)
-    };
-    // A graph is run twice for each of its inputs, and `more` times for another's sake.
-    let begin = |graph: &Graph, inputs: usize, more: usize| {
-        let elements = graph.iter_nodes().map(|(_, n)| evaluate::constants(graph, n));
-        let (measured, hear) = &mut *measured.borrow_mut();
-        *measured = Measured {
-            part: graph.name.clone(),
-            done: 0,
-            total: 4 * elements.sum::<u64>() * (2 * inputs + more) as u64,
-        };
-        // An answer of no is heard again at the first node.
-        hear(measured);
-    };
-    let evaluator = Evaluator::new().heard_by(&read);
+    let evaluator = Evaluator::new().cancelled_by(cancel);
     let alphas = calibrate::alphas_cumprod(&model.scheduler);
     let latent = model.latent.map(|n| n.min(LARGEST_LATENT));
     let picture = latent.map(|n| n * model.vae_factor);
@@ -132,22 +116,25 @@ pub fn quantize(
     let mut reports = Vec::new();
 
     let prompts = calibrate::prompts(&model.card.text, &model.text_encoder);
-    begin(&model.text_encoder, prompts.len(), prompts.len());
-    let contexts = calibrate::contexts(model, &evaluator)?;
     let names = |what: &str, count: usize| {
         (1..=count)
             .map(|i| format!("{what} {i}"))
             .collect::<Vec<_>>()
     };
     let inputs = (names("prompt", prompts.len()), prompts);
-    reports.push(graph(
+    let (report, outputs) = graph(
         &mut model.text_encoder,
         None,
         &|_| inputs.clone(),
         &evaluator,
-    )?);
+        &mut Hear::new("text_encoder", hear),
+    )?;
+    reports.push(report);
+    let contexts: Vec<Tensor> = outputs
+        .into_iter()
+        .filter_map(|outputs| outputs.into_iter().next())
+        .collect();
 
-    begin(&model.unet, TIMESTEPS.len(), 0);
     let unet = |graph: &Graph| {
         let inputs = calibrate::latents(graph, &contexts, &TIMESTEPS, &alphas);
         (
@@ -155,51 +142,101 @@ pub fn quantize(
             inputs,
         )
     };
-    reports.push(graph(&mut model.unet, Some(latent), &unet, &evaluator)?);
+    let mut measuring = Hear::new("unet", hear);
+    let (report, _) = graph(
+        &mut model.unet,
+        Some(latent),
+        &unet,
+        &evaluator,
+        &mut measuring,
+    )?;
+    reports.push(report);
 
-    begin(&model.vae_decoder, 2, 0);
     let decoder = |graph: &Graph| {
         (
             names("latent", 2),
             calibrate::pictures(graph, 1.0 / scale, f32::MAX, 2),
         )
     };
-    reports.push(graph(
+    let (report, _) = graph(
         &mut model.vae_decoder,
         Some(latent),
         &decoder,
         &evaluator,
-    )?);
+        &mut Hear::new("vae_decoder", hear),
+    )?;
+    reports.push(report);
 
     if let Some(encoder) = &mut model.vae_encoder {
-        begin(encoder, 1, 0);
         let inputs = |graph: &Graph| (names("picture", 1), calibrate::pictures(graph, 0.6, 1.0, 1));
-        reports.push(graph(encoder, Some(picture), &inputs, &evaluator)?);
+        let (report, _) = graph(
+            encoder,
+            Some(picture),
+            &inputs,
+            &evaluator,
+            &mut Hear::new("vae_encoder", hear),
+        )?;
+        reports.push(report);
     }
     Ok(reports)
 }
 
+/// Counts the bytes of a part.
+struct Hear<'h> {
+    measured: Measured<'h>,
+    hear: &'h mut dyn FnMut(Measured<'_>),
+}
+
+impl<'h> Hear<'h> {
+    fn new(part: &'h str, hear: &'h mut dyn FnMut(Measured<'_>)) -> Self {
+        let measured = Measured {
+            part,
+            done: 0,
+            total: 0,
+        };
+        Hear { measured, hear }
+    }
+
+    fn begin(&mut self, graph: &Graph) {
+        let weights = graph
+            .iter_nodes()
+            .filter_map(|(_, node)| evaluate::product_weight(graph, node));
+        self.measured.total = weights.map(|weight| 2 * 4 * weight.len() as u64).sum();
+        (self.hear)(self.measured);
+    }
+
+    fn read(&mut self, elements: usize) {
+        self.measured.done += 4 * elements as u64;
+        (self.hear)(self.measured);
+    }
+}
+
 /// What a fused graph gives, in `f32`.
 pub(crate) fn exact(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
-    Evaluator::new().run(graph, inputs, evaluate::Numbers::Exact)
+    let inputs = [inputs.to_vec()];
+    let outputs = Evaluator::new().run(graph, &inputs, evaluate::Numbers::Exact, &mut |_| ())?;
+    Ok(outputs.into_iter().next().unwrap_or_default())
 }
 
 /// What a graph is measured on, named.
 type Inputs<'a> = &'a dyn Fn(&Graph) -> (Vec<String>, Vec<Vec<Tensor>>);
 
-/// One graph, measured at `size`.
+/// One graph, measured at `size`. Gives its exact outputs as well.
 fn graph(
     graph: &mut Graph,
     size: Option<[usize; 2]>,
     inputs: Inputs<'_>,
-    evaluator: &Evaluator<'_>,
-) -> Result<Quantized, QuantizeError> {
+    evaluator: &Evaluator,
+    hear: &mut Hear<'_>,
+) -> Result<(Quantized, Vec<Vec<Tensor>>), QuantizeError> {
     let small = match size {
         Some(size) => graph.resized(size)?,
         None => graph.clone(),
     };
     let (names, inputs) = inputs(&small);
-    let (products, exact) = measure::measure(&small, &inputs, evaluator)?;
+    hear.begin(&small);
+    let mut read = |elements| hear.read(elements);
+    let (products, exact) = measure::measure(&small, &inputs, evaluator, &mut read)?;
     let chosen: HashSet<_> = products
         .iter()
         .filter(|p| p.reason == Reason::Accurate)
@@ -210,6 +247,7 @@ fn graph(
         &inputs,
         &exact,
         evaluator,
+        &mut read,
     )?;
     let layers = products
         .into_iter()
@@ -223,10 +261,27 @@ fn graph(
     };
     // A graph of another size has the same nodes.
     *graph = insert::insert(graph, &chosen)?;
-    Ok(report)
+    Ok((report, exact))
 }
 
 fn layer(graph: &Graph, node: &Node, reason: Reason, decibels: Vec<f64>) -> Layer {
+    if let Some(table) = node.input("table") {
+        let (rows, columns) = (graph.shape(table)[0], graph.shape(table)[1]);
+        let bytes = match reason {
+            Reason::Accurate => rows * columns + 4 * rows,
+            _ => 2 * rows * columns,
+        };
+        return Layer {
+            name: node.name.clone(),
+            op: node.op.name(),
+            inputs: rows,
+            outputs: columns,
+            reason,
+            decibels,
+            bytes: bytes as u64,
+            macs: 0,
+        };
+    }
     let shape = node
         .input("weight")
         .map_or(&[][..], |weight| graph.shape(weight));

@@ -3,9 +3,8 @@
 use super::super::SourceFile;
 use super::OnnxError;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const LAYOUT: &str = "an ONNX folder holds text_encoder/, unet/, vae_decoder/ with model.onnx and config.json, tokenizer/ \
@@ -96,33 +95,14 @@ impl Folder {
     /// Every file noted, with its hash.
     pub fn into_files(self) -> Result<Vec<SourceFile>, OnnxError> {
         let file = |path: &PathBuf| {
-            let relative = path.strip_prefix(&self.path).unwrap_or(path);
-            let parts: Vec<_> = relative
-                .components()
-                .map(|c| c.as_os_str().to_string_lossy())
-                .collect();
-            let sha256 = sha256(path).map_err(|source| OnnxError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            Ok(SourceFile {
-                path: parts.join("/"),
-                sha256,
-            })
+            File::open(path)
+                .and_then(|contents| SourceFile::of(&self.path, path, contents))
+                .map_err(|source| OnnxError::Read {
+                    path: path.clone(),
+                    source,
+                })
         };
         self.files.iter().map(file).collect()
-    }
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
-        }
-        hash.update(&buffer[..n]);
     }
 }
 

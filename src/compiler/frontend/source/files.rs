@@ -1,20 +1,16 @@
 //! The files of a source: opened, read, and noted for the card.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::config::Config;
 use super::error::SourceError;
-use crate::frontend::SourceFile;
+use crate::frontend::{SourceFile, sha256};
 use crate::frontend::tensors::{self, OpenFile, Tensors};
 
 /// Configurations and vocabularies are at most this long, in bytes.
 const MOST_TEXT: u64 = 64 << 20;
-/// Bytes hashed between two reports.
-const CHUNK: usize = 4 << 20;
 
 /// Opens files and remembers which.
 pub(super) struct Files {
@@ -112,20 +108,36 @@ impl Files {
         let mut done = 0;
         let mut files = Vec::with_capacity(opened.len());
         for (label, bytes) in &opened {
-            let mut hash = Sha256::new();
-            for chunk in (**bytes).as_ref().chunks(CHUNK) {
-                hash.update(chunk);
-                done += chunk.len() as u64;
-                if !hear(done, total) {
-                    return Err(SourceError::Cancelled);
-                }
-            }
+            let mut read = Heard {
+                bytes: (**bytes).as_ref(),
+                hear: &mut |read| {
+                    done += read;
+                    hear(done, total)
+                },
+            };
+            let sha256 = sha256(&mut read, &mut |_| {}).map_err(|_| SourceError::Cancelled)?;
             files.push(SourceFile {
                 path: (*label).clone(),
-                sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+                sha256,
             });
         }
         Ok(files)
+    }
+}
+
+/// Bytes that are read while someone hears how many, and says whether to go on.
+struct Heard<'a> {
+    bytes: &'a [u8],
+    hear: &'a mut dyn FnMut(u64) -> bool,
+}
+
+impl Read for Heard<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        match (self.hear)(read as u64) {
+            true => Ok(read),
+            false => Err(io::Error::other("cancelled")),
+        }
     }
 }
 

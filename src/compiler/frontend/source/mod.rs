@@ -34,7 +34,10 @@ use serde_json::Value;
 use super::diffusers::config::{HiddenAct, TextEncoderConfig, UnetConfig};
 use super::diffusers::geometry::{self, Autoencoder};
 use super::diffusers::{ArchitectureError, taesd, text_encoder, unet, vae};
-use super::tensors::OpenFile;
+use super::embedding::{self, EmbeddingArgument, EmbeddingError};
+use super::lora::{self, LoraArgument, LoraError};
+use super::tensors::{OpenFile, Tensors};
+use super::tokenizer::SpecialTokens;
 use super::{Card, Checkpoint, TextSettings};
 use crate::graph::Graph;
 use config::Config;
@@ -94,6 +97,10 @@ pub struct Changes {
     pub tokenizer: Option<PathBuf>,
     /// What the UNet predicts, whatever the source says.
     pub prediction: Option<Prediction>,
+    /// LoRAs that are merged into the UNet and the text encoder, in this order.
+    pub loras: Vec<LoraArgument>,
+    /// Words of a prompt that stand for vectors of their own (textual inversion).
+    pub embeddings: Vec<EmbeddingArgument>,
 }
 
 impl Changes {
@@ -106,6 +113,8 @@ impl Changes {
             (self.taesd.is_some(), "--taesd"),
             (self.tokenizer.is_some(), "--tokenizer"),
             (self.prediction.is_some(), "--prediction"),
+            (!self.loras.is_empty(), "--lora"),
+            (!self.embeddings.is_empty(), "--embedding"),
         ];
         let named = asked.into_iter().filter(|(asked, _)| *asked);
         named.map(|(_, option)| option).collect()
@@ -117,12 +126,19 @@ pub fn is_onnx(path: &Path) -> bool {
     folder::is_onnx(path)
 }
 
+/// CLIP's tokenizer, which comes with Kiln: `tokenizer.json` and its special tokens.
+pub fn clip_tokenizer() -> Result<(Vec<u8>, SpecialTokens), SourceError> {
+    vocabulary::clip(None)
+}
+
 /// How far the reading is.
 pub enum Reading<'a> {
     /// A part is being read.
     Part(&'a str),
     /// So many bytes of so many have been hashed.
     Hashed(u64, u64),
+    /// Something that whoever compiles should know.
+    Warning(&'a str),
 }
 
 /// Told how far the reading is; says whether to go on.
@@ -144,6 +160,14 @@ pub fn open(
         }
     };
     replace(&mut parts, changes, &mut files, hear)?;
+    settle_tokenizer(&mut parts)?;
+    for argument in &changes.loras {
+        merge_lora(&mut parts, argument, &mut files, hear)?;
+    }
+    for argument in &changes.embeddings {
+        hear(Reading::Part(&argument.word));
+        add_embedding(&mut parts, argument, &mut files)?;
+    }
     build(parts, changes, files, hear)
 }
 
@@ -241,6 +265,92 @@ fn replace(
     Ok(())
 }
 
+/// Gives a text encoder of CLIP's vocabulary CLIP's tokenizer, if the source has none.
+fn settle_tokenizer(parts: &mut Parts) -> Result<(), SourceError> {
+    let Some(text) = &parts.text_encoder else {
+        return Ok(());
+    };
+    if parts.tokenizer.is_none() && text.config.vocab_size >= vocabulary::CLIP_TOKENS {
+        // Stable Diffusion 2's text encoder is OpenCLIP's, which was trained with another padding.
+        let second = text.config.hidden_act == HiddenAct::Gelu;
+        parts.tokenizer = Some(vocabulary::clip(second.then_some("!"))?);
+    }
+    Ok(())
+}
+
+/// Merges a LoRA into the UNet and the text encoder, and warns of what it changes nothing with.
+fn merge_lora(
+    parts: &mut Parts,
+    argument: &LoraArgument,
+    files: &mut Files,
+    hear: Hear<'_>,
+) -> Result<(), SourceError> {
+    let LoraArgument { file, weight } = argument;
+    let (Some(unet), Some(text)) = (&mut parts.unet, &mut parts.text_encoder) else {
+        // What is missing is told when the model is built.
+        return Ok(());
+    };
+    hear(Reading::Part(&file_name(file)));
+    let error = |error: LoraError| SourceError::malformed(file, error.to_string());
+    let mut read = files.tensors(file)?;
+    match parts::contents(&read)? {
+        Contents::Lora | Contents::Unknown => {}
+        other => return Err(parts::misplaced(file, other, "a LoRA")),
+    }
+    if let Some(json) = files.optional_text(&file.with_file_name("adapter_config.json"))? {
+        lora::with_adapter_config(&mut read, &json).map_err(error)?;
+    }
+    let lent = |tensors: &mut ldm::Named| Tensors {
+        by_name: std::mem::take(tensors),
+        ..Tensors::default()
+    };
+    let (mut changed, mut changed_text) = (lent(&mut unet.tensors), lent(&mut text.tensors));
+    let applied = lora::apply(&mut changed, &mut changed_text, &read, *weight);
+    (unet.tensors, text.tensors) = (changed.by_name, changed_text.by_name);
+    let unmatched = applied.map_err(error)?.unmatched;
+    if !unmatched.is_empty() {
+        hear(Reading::Warning(&format!(
+            "{}: {} tensor(s) are for nothing in the model: {}",
+            file.display(),
+            unmatched.len(),
+            unmatched.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Gives the text encoder and the tokenizer a word of its own.
+fn add_embedding(
+    parts: &mut Parts,
+    argument: &EmbeddingArgument,
+    files: &mut Files,
+) -> Result<(), SourceError> {
+    let (Some(text), Some((tokenizer, _))) = (&mut parts.text_encoder, &mut parts.tokenizer) else {
+        return Ok(());
+    };
+    let file = &argument.file;
+    let error = |error: EmbeddingError| SourceError::malformed(file, error.to_string());
+    let read = files.tensors(file)?;
+    match parts::contents(&read)? {
+        Contents::Embedding | Contents::Unknown => {}
+        other => {
+            let wanted = "an embedding (textual inversion)";
+            return Err(parts::misplaced(file, other, wanted));
+        }
+    }
+    let vectors = embedding::read(&argument.word, &read).map_err(error)?;
+    let mut tensors = Tensors {
+        by_name: std::mem::take(&mut text.tensors),
+        ..Tensors::default()
+    };
+    let extended = vectors.add_to(&mut tensors, tokenizer);
+    text.tensors = tensors.by_name;
+    let extended = extended.map_err(error)?;
+    *tokenizer = extended.tokenizer;
+    text.config.vocab_size = extended.rows;
+    Ok(())
+}
+
 /// Latents' channels of Stable Diffusion's inpainting UNets: the latent, a mask and the masked latent.
 fn inpainting(latent: usize) -> usize {
     2 * latent + 1
@@ -272,15 +382,9 @@ fn build(
         .ok_or_else(|| missing("VAE", "--vae or --taesd"))?;
     let geometry = Geometry::of(vae);
     fits(text, unet, vae, &geometry)?;
-    // Stable Diffusion 2's text encoder is OpenCLIP's, which was trained with another padding.
-    let second = text.config.hidden_act == HiddenAct::Gelu;
-    let tokenizer = match parts.tokenizer {
-        Some(tokenizer) => tokenizer,
-        None if text.config.vocab_size >= vocabulary::CLIP_TOKENS => {
-            vocabulary::clip(second.then_some("!"))?
-        }
-        None => return Err(missing("tokenizer of its vocabulary", "--tokenizer")),
-    };
+    let tokenizer = parts
+        .tokenizer
+        .ok_or_else(|| missing("tokenizer of its vocabulary", "--tokenizer"))?;
     let special = tokenizer.1;
     if let Some(token) = [special.bos, special.eos, special.pad]
         .into_iter()

@@ -145,8 +145,8 @@ fn first_wrong(entries: Map<String, Value>, data: usize) -> Result<(), Fault> {
             let dtype = shortened(&dtype.to_string());
             return Err(wrong(format!("its type {dtype} is not known")));
         }
-        let info: TensorInfo = serde_json::from_value(entry)
-            .map_err(|error| wrong(shortened(&error.to_string())))?;
+        let info: TensorInfo =
+            serde_json::from_value(entry).map_err(|error| wrong(shortened(&error.to_string())))?;
         tensors.push((info.data_offsets, name, info));
     }
     tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));

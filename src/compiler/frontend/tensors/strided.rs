@@ -17,7 +17,9 @@ impl Strided {
     /// The view of `storage` from its first element on. `strides` has as many entries as `shape`; `None` if an element
     /// lies outside, or there are more than can be counted.
     pub fn new(storage: FileTensor, shape: Vec<usize>, strides: Vec<usize>) -> Option<Self> {
-        let count = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size))?;
+        let count = shape
+            .iter()
+            .try_fold(1usize, |n, size| n.checked_mul(*size))?;
         let last = shape
             .iter()
             .zip(&strides)

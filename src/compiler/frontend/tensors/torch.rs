@@ -83,28 +83,27 @@ impl<'a> Archive<'a> {
         };
         // All entries are in a folder that is called after the file.
         let folder = &pickle.name[..pickle.name.len() - "data.pkl".len()];
-        let inside = |entry: &Entry<'a>| Some((entry.name.strip_prefix(folder)?, entry.range.clone()));
-        let mut storages = HashMap::with_capacity(entries.len());
-        for (name, range) in entries.iter().filter_map(inside) {
-            if name == "constants.pkl" {
-                return Err(Fault::Foreign {
-                    what: "a TorchScript program".to_owned(),
-                    advice: "save the model's state_dict instead",
-                });
-            }
-            if name == "byteorder" && !matches!(&all[range.clone()], b"little" | b"little\n") {
-                let order = String::from_utf8_lossy(&all[range.start..range.end.min(range.start + 16)]);
-                let reason = format!("says {order:?}; only little-endian files are read");
-                return Err(Fault::damaged(Place::entry("byteorder"), reason));
+        let inside: Vec<(&str, &Entry)> = entries
+            .iter()
+            .filter_map(|entry| Some((entry.name.strip_prefix(folder)?, entry)))
+            .collect();
+        if inside.iter().any(|(name, _)| *name == "constants.pkl") {
+            return Err(Fault::Foreign {
+                what: "a TorchScript program".to_owned(),
+                advice: "save the model's state_dict instead",
+            });
+        }
+        let pickle = pickle.contents()?;
+        let mut storages = HashMap::with_capacity(inside.len());
+        for (name, entry) in inside {
+            if name == "byteorder" {
+                check_byte_order(&all[entry.contents()?])?;
             }
             if let Some(key) = name.strip_prefix("data/") {
-                storages.insert(key, range);
+                storages.insert(key, entry.contents()?);
             }
         }
-        Ok(Archive {
-            pickle: pickle.range.clone(),
-            storages,
-        })
+        Ok(Archive { pickle, storages })
     }
 
     /// The tensor called `name`, where it lies; the name of its type if that is not read.
@@ -147,6 +146,15 @@ impl<'a> Archive<'a> {
             None => Err(wrong("does not lie within its storage".to_owned())),
         }
     }
+}
+
+fn check_byte_order(order: &[u8]) -> Result<(), Fault> {
+    if order == b"little" {
+        return Ok(());
+    }
+    let order = shortened(&String::from_utf8_lossy(&order[..order.len().min(16)]));
+    let reason = format!("says {order:?}; only little-endian files are read");
+    Err(Fault::damaged(Place::entry("byteorder"), reason))
 }
 
 /// Which elements of a storage a tensor has.
@@ -300,7 +308,12 @@ impl<'v, 'a> Search<'v, 'a> {
         self.visits += 1;
         let place = || Place::tensor(name);
         Fault::limit(place, "values in its containers", self.visits, MAX_VISITS)?;
-        Fault::limit(place, "containers around it", depth as u64, MAX_DEPTH as u64)?;
+        Fault::limit(
+            place,
+            "containers around it",
+            depth as u64,
+            MAX_DEPTH as u64,
+        )?;
         let found = match self.values.get(id) {
             Value::Tensor(tensor) => Found::Tensor(tensor),
             Value::UnreadTensor(kind) => Found::Unread(kind),

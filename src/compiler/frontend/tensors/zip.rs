@@ -2,6 +2,8 @@
 //!
 //! Only what PyTorch writes is taken: stored entries, one disk, nothing before or behind the archive, zip64 where it is
 //! needed. So no entry is larger than the file, and no two share a byte. Nothing is unpacked and no entry is read.
+//! (The crate `zip` would do, but it takes memory for a directory before anyone can count its entries, and searches the whole
+//! file for one where the record at the end is wrong.)
 //! Source: PKWARE's APPNOTE 6.3.10, sections 4.3 to 4.5.
 
 use std::ops::Range;
@@ -29,8 +31,26 @@ const END64_BYTES: usize = 56;
 pub(super) struct Entry<'a> {
     /// Its path, with `/`.
     pub name: &'a str,
-    /// Where its contents lie in the archive.
-    pub range: Range<usize>,
+    /// Where its contents lie in the archive, as they are stored.
+    range: Range<usize>,
+    /// How they are compressed; 0 is not at all.
+    method: u16,
+}
+
+impl Entry<'_> {
+    /// Where its contents lie in the archive; an error if they are compressed.
+    pub fn contents(&self) -> Result<Range<usize>, Fault> {
+        match self.method {
+            0 => Ok(self.range.clone()),
+            method => {
+                let reason = format!(
+                    "is compressed (method {method}), which torch.save does not do; pack the archive again without \
+                     compression, or save the checkpoint again with torch.save"
+                );
+                Err(Fault::damaged(Place::entry(self.name), reason))
+            }
+        }
+    }
 }
 
 /// The entries of the archive `bytes`, sorted by name.
@@ -148,8 +168,8 @@ fn entry<'a>(
         return Err(wrong(at, "an entry is cut off"));
     }
     let raw_name = &rest[..name_len];
-    let name = std::str::from_utf8(raw_name)
-        .map_err(|_| wrong(at, "the name of an entry is no UTF-8"))?;
+    let name =
+        std::str::from_utf8(raw_name).map_err(|_| wrong(at, "the name of an entry is no UTF-8"))?;
     let fault = |reason: &str| Fault::damaged(Place::entry(name), reason);
 
     if u16_at(header, 8) & 1 != 0 {
@@ -167,18 +187,9 @@ fn entry<'a>(
                 .ok_or_else(|| fault("has no zip64 record for its size or place"))?;
         }
     }
-    match u16_at(header, 10) {
-        0 if packed == size => {}
-        0 => return Err(fault("is stored, but its two sizes differ")),
-        method => {
-            return Err(Fault::damaged(
-                Place::entry(name),
-                format!(
-                    "is compressed (method {method}), which torch.save does not do; pack the archive again without \
-                     compression, or save the checkpoint again with torch.save"
-                ),
-            ));
-        }
+    let method = u16_at(header, 10);
+    if method == 0 && packed != size {
+        return Err(fault("is stored, but its two sizes differ"));
     }
 
     let outside = || fault("does not lie within the file");
@@ -188,19 +199,22 @@ fn entry<'a>(
     if local_header.len() < LOCAL_BYTES || !local_header.starts_with(LOCAL) {
         return Err(fault("has no header where the directory says"));
     }
-    let [local_name, local_extra] =
-        [26, 28].map(|field| usize::from(u16_at(local_header, field)));
+    let [local_name, local_extra] = [26, 28].map(|field| usize::from(u16_at(local_header, field)));
     if local_header.get(LOCAL_BYTES..LOCAL_BYTES + local_name) != Some(raw_name) {
         return Err(fault("has another name in its own header"));
     }
     let start = local + LOCAL_BYTES + local_name + local_extra;
-    let end = usize::try_from(size)
+    let end = usize::try_from(packed)
         .ok()
-        .and_then(|size| start.checked_add(size))
+        .and_then(|packed| start.checked_add(packed))
         .filter(|end| *end <= before.len())
         .ok_or_else(outside)?;
-    let range = start..end;
-    Ok((Entry { name, range }, local, at + next))
+    let entry = Entry {
+        name,
+        range: start..end,
+        method,
+    };
+    Ok((entry, local, at + next))
 }
 
 /// The contents of the zip64 record among an entry's extra fields.

@@ -180,3 +180,27 @@ fn the_context_may_have_more_rows() {
         .to_string();
     assert!(error.contains("turn"), "{error}");
 }
+
+#[test]
+fn the_embedding_of_guidance_belongs_to_the_timestep() {
+    let text = UNET.replace(
+        "%4 = timestep_embedding",
+        "input %15 \"timestep_cond\" [8]\n  %16 = weight \"cond_proj.weight\" [8, 8]\n  \
+         %17 = linear \"cond_proj\" (x: %15, weight: %16) {activation: none}\n  %18 = timestep_embedding",
+    );
+    let text = text.replace(
+        "  %5 = weight",
+        "  %4 = binary \"add\" (a: %18, b: %17) {kind: add}\n  %5 = weight",
+    );
+    let mut graph = Graph::parse(&text).unwrap();
+    graph.tidy();
+    graph.verify().unwrap();
+    let stages = split(&graph);
+    let names = |graph: &Graph| {
+        let name = |id: &ValueId| graph.value(*id).name.clone();
+        graph.inputs.iter().map(name).collect::<Vec<_>>()
+    };
+    let timestep = stages.timestep.unwrap();
+    assert_eq!(names(&timestep), ["timestep", "timestep_cond"]);
+    assert!(!names(&stages.step).contains(&"timestep_cond".to_owned()));
+}

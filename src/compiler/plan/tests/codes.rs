@@ -1,7 +1,6 @@
 //! Products of codes: their operands, and their weights unpacked by what the format says.
 
 use super::*;
-use crate::plan::{Form, Weights};
 use kiln_package::Op;
 
 /// Every way to make codes and to read them.
@@ -172,7 +171,7 @@ fn codes_need_halves_around_them() {
     );
     assert_eq!(Precision::Int8.to_string(), "int8");
     let scale = Weights::default()
-        .place("w", &weight(&[1, 1], vec![1.0]), Form::Plain, DType::I8)
+        .place("w", &weight(&[1, 1], vec![1.0]), Form::Plain, (DType::I8, 1))
         .unwrap_err();
     assert!(
         scale
@@ -195,14 +194,17 @@ fn corners_of_weights() {
     let values = vec![0.0, -0.0, 0.0, -254.0, 1.0, 127.0, 127.0, 0.5, 1.5];
     let weight = weight(&[3, 3], values);
     let mut weights = Weights::default();
-    let mut place = |form, dtype| weights.place("w", &weight, form, dtype).unwrap();
+    let mut place = |form, dtype, bytes| {
+        let place = weights.place("w", &weight, form, (dtype, bytes));
+        place.unwrap()
+    };
     let [codes, scales, sums] = [
-        place(Form::Panels { n: 3, k: 3 }, DType::I8),
-        place(Form::Scales { n: 3, k: 3 }, DType::F32),
-        place(Form::Sums { n: 3, k: 3 }, DType::I32),
+        place(Form::Panels(pack::Matrix::Linear { n: 3, k: 3 }), DType::I8, 128),
+        place(Form::Scales { n: 3, k: 3 }, DType::F32, 12),
+        place(Form::Sums { n: 3, k: 3 }, DType::I32, 12),
     ];
     let mut bytes = Vec::new();
-    weights.write(&mut bytes, |_| ()).unwrap();
+    weights.write(&mut bytes, 1, |_| ()).unwrap();
     let at = |operand: Operand| &bytes[operand.offset as usize..][..operand.bytes as usize];
     let words: Vec<f32> = at(scales)
         .as_chunks::<4>()

@@ -53,7 +53,7 @@ fn the_embedded_model_stays_faithful() {
         crate::passes::run(graph, None, &mut |_, _| ()).unwrap();
     }
     let (text_encoder, unet) = (model.text_encoder.clone(), model.unet.clone());
-    let reports = quantize(&mut model, &mut |_| true).unwrap();
+    let reports = quantize(&mut model, &crate::Cancel::default(), &mut |_| ()).unwrap();
     let text = crate::report::to_text(&reports);
     println!("{text}");
     let bytes: u64 = reports
@@ -78,14 +78,9 @@ fn the_embedded_model_stays_faithful() {
     let mut worst = Vec::new();
     for (name, ids) in prompts {
         let ids = read(&file, &format!("{name}.{ids}"), &[77]);
-        let context = evaluator
-            .run(&text_encoder, std::slice::from_ref(&ids), Numbers::Exact)
-            .unwrap()
-            .remove(0);
-        let stored = evaluator
-            .run(&model.text_encoder, &[ids], Numbers::Stored)
-            .unwrap()
-            .remove(0);
+        let ids = [ids];
+        let context = run(&evaluator, &text_encoder, &ids, Numbers::Exact).remove(0);
+        let stored = run(&evaluator, &model.text_encoder, &ids, Numbers::Stored).remove(0);
         println!(
             "context of {name}: {} dB",
             Error::between(&context.data, &stored.data).decibels()
@@ -123,10 +118,8 @@ fn the_embedded_model_stays_faithful() {
                 },
                 context.clone(),
             ];
-            let exact = evaluator.run(&unet, &inputs, Numbers::Exact).unwrap();
-            let found = evaluator
-                .run(&model.unet, &inputs, Numbers::Stored)
-                .unwrap();
+            let exact = run(&evaluator, &unet, &inputs, Numbers::Exact);
+            let found = run(&evaluator, &model.unet, &inputs, Numbers::Stored);
             let db = Error::between(&exact[0].data, &found[0].data).decibels();
             println!("{name} at {timestep}: {db} dB");
             let least = if timestep >= 200 {

@@ -296,9 +296,7 @@ impl<'a> Machine<'a> {
             Value::Global(Global::UnreadTensor(kind)) => self.push(Value::UnreadTensor(kind)),
             Value::Global(Global::Dict) => self.dict(&args),
             Value::Global(Global::List) => match args.first() {
-                Some(items) if matches!(self.value(*items), Value::List(_)) => {
-                    self.push_id(*items)
-                }
+                Some(items) if matches!(self.value(*items), Value::List(_)) => self.push_id(*items),
                 _ => self.push(Value::List(Vec::new())),
             },
             Value::Global(Global::Module) => self.push(Value::Module(None)),
@@ -328,7 +326,9 @@ impl<'a> Machine<'a> {
 
     fn parameter(&mut self, args: &[Id]) -> Result<(), Fault> {
         match args.first() {
-            Some(data) if matches!(self.value(*data), Value::Tensor(_) | Value::UnreadTensor(_)) => {
+            Some(data)
+                if matches!(self.value(*data), Value::Tensor(_) | Value::UnreadTensor(_)) =>
+            {
                 self.push_id(*data)
             }
             _ => self.wrong("makes a parameter of what is no tensor"),
@@ -376,7 +376,9 @@ impl<'a> Machine<'a> {
 
     fn sizes(&self, id: Id) -> Option<Vec<u64>> {
         match self.value(id) {
-            Value::List(ids) if ids.len() <= MAX_RANK => ids.iter().map(|id| self.size(*id)).collect(),
+            Value::List(ids) if ids.len() <= MAX_RANK => {
+                ids.iter().map(|id| self.size(*id)).collect()
+            }
             _ => None,
         }
     }
@@ -435,7 +437,10 @@ impl<'a> Machine<'a> {
     fn line(&mut self) -> Result<&'a str, Fault> {
         let rest = &self.bytes[self.at..];
         let window = &rest[..rest.len().min(1024)];
-        let line = window.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = window
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
         match std::str::from_utf8(line) {
             Ok(text) if line.len() < window.len() => {
                 self.at += line.len() + 1;
@@ -450,7 +455,11 @@ impl<'a> Machine<'a> {
         let bytes = self.take(len)?;
         let value = match bytes.len() {
             0..=8 => {
-                let sign = if bytes.last().is_some_and(|b| *b >= 0x80) { 0xff } else { 0 };
+                let sign = if bytes.last().is_some_and(|b| *b >= 0x80) {
+                    0xff
+                } else {
+                    0
+                };
                 let mut wide = [sign; 8];
                 wide[..bytes.len()].copy_from_slice(bytes);
                 Value::Int(i64::from_le_bytes(wide))

@@ -37,20 +37,63 @@ const OPAQUE: &[(&str, &[&str])] = &[
     ("argparse", &["Namespace"]),
     ("copyreg", &["_reconstructor"]),
     ("copy_reg", &["_reconstructor"]),
-    ("datetime", &["datetime", "date", "time", "timedelta", "timezone"]),
+    (
+        "datetime",
+        &["datetime", "date", "time", "timedelta", "timezone"],
+    ),
     ("decimal", &["Decimal"]),
     ("fractions", &["Fraction"]),
-    ("numpy", &["dtype", "ndarray", "bool_", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]),
+    (
+        "numpy",
+        &[
+            "dtype", "ndarray", "bool_", "float16", "float32", "float64", "int8", "int16", "int32",
+            "int64", "uint8", "uint16", "uint32", "uint64",
+        ],
+    ),
     ("numpy.core.multiarray", &["scalar", "_reconstruct"]),
     ("numpy._core.multiarray", &["scalar", "_reconstruct"]),
     ("numpy.core.numeric", &["_frombuffer"]),
     ("numpy._core.numeric", &["_frombuffer"]),
-    ("numpy.dtypes", &["BoolDType", "Float16DType", "Float32DType", "Float64DType", "Int32DType", "Int64DType"]),
-    ("pathlib", &["Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"]),
-    ("torch", &["device", "Generator", "memory_format", "contiguous_format", "strided", "preserve_format", "channels_last"]),
+    (
+        "numpy.dtypes",
+        &[
+            "BoolDType",
+            "Float16DType",
+            "Float32DType",
+            "Float64DType",
+            "Int32DType",
+            "Int64DType",
+        ],
+    ),
+    (
+        "pathlib",
+        &[
+            "Path",
+            "PosixPath",
+            "WindowsPath",
+            "PurePath",
+            "PurePosixPath",
+            "PureWindowsPath",
+        ],
+    ),
+    (
+        "torch",
+        &[
+            "device",
+            "Generator",
+            "memory_format",
+            "contiguous_format",
+            "strided",
+            "preserve_format",
+            "channels_last",
+        ],
+    ),
     ("torch._C", &["Generator"]),
     ("torch.serialization", &["_get_layout"]),
-    ("typing", &["Any", "Dict", "List", "Optional", "Tuple", "Union"]),
+    (
+        "typing",
+        &["Any", "Dict", "List", "Optional", "Tuple", "Union"],
+    ),
     ("uuid", &["UUID"]),
 ];
 
@@ -67,17 +110,27 @@ const OPAQUE_PACKAGES: &[&str] = &[
 
 /// Builtins that make values.
 const VALUES: &[&str] = &[
-    "bool", "bytearray", "bytes", "complex", "float", "int", "long", "object", "range", "slice", "str", "unicode",
+    "bool",
+    "bytearray",
+    "bytes",
+    "complex",
+    "float",
+    "int",
+    "long",
+    "object",
+    "range",
+    "slice",
+    "str",
+    "unicode",
     "xrange",
 ];
 
 /// What `module` and `name` stand for; `None` if they are on no list.
 pub fn lookup<'a>(module: &str, name: &'a str) -> Option<Global<'a>> {
     match (module, name) {
-        (
-            "torch._utils",
-            "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3",
-        ) => return Some(Global::Tensor),
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
+            return Some(Global::Tensor);
+        }
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
             return Some(Global::Parameter);
         }
@@ -104,11 +157,15 @@ pub fn lookup<'a>(module: &str, name: &'a str) -> Option<Global<'a>> {
         ("torch" | "torch.cuda", _) if name.ends_with("Storage") => {
             return storage(name).map(Global::Storage);
         }
-        ("torch.storage", "UntypedStorage" | "_UntypedStorage" | "TypedStorage" | "_TypedStorage") => {
+        (
+            "torch.storage",
+            "UntypedStorage" | "_UntypedStorage" | "TypedStorage" | "_TypedStorage",
+        ) => {
             return Some(Global::Storage(Ok(ElementType::U8)));
         }
-        ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer")
-        | ("torch", "Tensor") => return Some(Global::Opaque),
+        ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer") | ("torch", "Tensor") => {
+            return Some(Global::Opaque);
+        }
         _ => {}
     }
     if module == "torch"
@@ -147,8 +204,13 @@ fn storage(name: &str) -> Option<Element<'_>> {
         "CharStorage" => ElementType::I8,
         "ByteStorage" | "UntypedStorage" => ElementType::U8,
         "BoolStorage" => ElementType::Bool,
-        "ComplexFloatStorage" | "ComplexDoubleStorage" | "QInt8Storage" | "QUInt8Storage"
-        | "QInt32Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => return Some(Err(name)),
+        "ComplexFloatStorage"
+        | "ComplexDoubleStorage"
+        | "QInt8Storage"
+        | "QUInt8Storage"
+        | "QInt32Storage"
+        | "QUInt4x2Storage"
+        | "QUInt2x4Storage" => return Some(Err(name)),
         _ => return None,
     }))
 }

@@ -71,7 +71,10 @@ impl<'a> Values<'a> {
 
     /// The value of a text key of a dictionary.
     pub fn entry(&self, dict: &[(Id, Id)], key: &str) -> Option<Id> {
-        let found = dict.iter().rev().find(|(k, _)| *self.get(*k) == Value::Text(key));
+        let found = dict
+            .iter()
+            .rev()
+            .find(|(k, _)| *self.get(*k) == Value::Text(key));
         found.map(|(_, value)| *value)
     }
 }

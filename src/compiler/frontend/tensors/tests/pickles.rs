@@ -302,7 +302,7 @@ fn broken_pickles_say_what_is_wrong() {
         (b"\x80\x01}.", "is of protocol 1, not 2 to 5"),
         (b"\x80\x06}.", "is of protocol 6, not 2 to 5"),
         (b"\x80\x02.", "takes more from its stack than is on it"),
-        (b"\x80\x02}(NNs.", "sets a key of what is no dictionary"),
+        (b"\x80\x02NNNs.", "sets a key of what is no dictionary"),
         (b"\x80\x02(}NN.", "holds no dictionary"),
         (b"\x80\x02}(Nu.", "sets a key without a value"),
         (b"\x80\x02}u.", "has no mark where one is needed"),
