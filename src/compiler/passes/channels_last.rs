@@ -205,13 +205,15 @@ impl Converter<'_> {
 
     /// A value in the shape that it leaves the graph with.
     fn port(&mut self, place: &Place, name: &str) -> Result<ValueId, BuildError> {
-        let view = if place.view.shape.len() == 4 {
+        // A picture may be one pixel high.
+        let picture = place.view.shape.len() == 4;
+        let view = if picture {
             channels_last(&place.view)
         } else {
             place.view.clone()
         };
         let shape = match view.shape.as_slice() {
-            [1, rest @ ..] if rest.len() > 1 => rest.to_vec(),
+            [1, rest @ ..] if rest.len() > 1 && !picture => rest.to_vec(),
             shape => shape.to_vec(),
         };
         if self.new.shape(place.base) == shape && view.is_dense() {
