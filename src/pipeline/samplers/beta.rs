@@ -60,8 +60,20 @@ mod tests {
     /// scipy 1.17, `scipy.stats.beta.ppf(p, 0.6, 0.6)`.
     #[test]
     fn agrees_with_scipy() {
-        for (p, expected) in [(0.5, 0.5)] {
-            assert!((quantile(p, 0.6) - expected).abs() < 1e-12, "{p}");
+        for (p, expected) in [
+            (0.0, 0.0),
+            (0.001, 1.855873851745199e-05),
+            (0.1, 0.03958440558878085),
+            (0.25, 0.17568037865269498),
+            (0.4, 0.3627009907532143),
+            (0.5, 0.5),
+            (0.7, 0.7659829961247643),
+            (0.9, 0.9604155944112192),
+            (0.999, 0.9999814412614826),
+            (1.0, 1.0),
+        ] {
+            let error: f64 = quantile(p, 0.6) - expected;
+            assert!(error.abs() <= 1e-12 * expected, "{p}: {error:e}");
         }
     }
 }

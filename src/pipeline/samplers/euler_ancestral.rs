@@ -53,9 +53,11 @@ impl Sampler for EulerAncestral {
     }
 }
 
-/// How far to step down from `sigma`, and how much noise to add to get to `next`: k-diffusion's `get_ancestral_step`.
+/// How far to step down from `sigma`, and how much noise to add to get to `next`: k-diffusion's `get_ancestral_step`. In `f64`,
+/// for from a large sigma almost nothing is left of a difference.
 pub(super) fn ancestral(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
-    let up = eta * libm::sqrtf(next * next * (sigma * sigma - next * next) / (sigma * sigma));
+    let [sigma, next, eta] = [sigma, next, eta].map(f64::from);
+    let up = eta * libm::sqrt(next * next * (sigma * sigma - next * next) / (sigma * sigma));
     let up = up.min(next);
-    (libm::sqrtf(next * next - up * up), up)
+    (libm::sqrt(next * next - up * up) as f32, up as f32)
 }

@@ -1,7 +1,6 @@
-//! Samplers and schedules by name.
+//! The samplers and the schedules there are.
 
 use std::fmt;
-use std::str::FromStr;
 
 use super::*;
 
@@ -10,25 +9,99 @@ use super::*;
 pub enum SamplerKind {
     /// [`Ddim`].
     Ddim,
+    /// [`Ddpm`].
+    Ddpm,
+    /// [`Pndm`].
+    Pndm,
     /// [`Euler`].
     Euler,
     /// [`EulerAncestral`].
     EulerAncestral,
+    /// [`Heun`].
+    Heun,
+    /// [`Dpm2`].
+    Dpm2,
+    /// [`Dpm2Ancestral`].
+    Dpm2Ancestral,
+    /// [`Lms`].
+    Lms,
+    /// [`Dpmpp2sAncestral`].
+    Dpmpp2sAncestral,
+    /// [`Dpmpp2m`].
+    Dpmpp2m,
+    /// [`DpmppSde`].
+    DpmppSde,
+    /// [`Dpmpp2mSde`].
+    Dpmpp2mSde,
+    /// [`Dpmpp3mSde`].
+    Dpmpp3mSde,
+    /// [`Unipc`].
+    Unipc,
+    /// [`Deis`].
+    Deis,
+    /// [`Ipndm`].
+    Ipndm,
     /// [`Lcm`].
     Lcm,
+    /// [`Tcd`].
+    Tcd,
 }
 
 impl SamplerKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ddim, Self::Euler, Self::EulerAncestral, Self::Lcm];
+    pub const ALL: [Self; 19] = [
+        Self::Ddim,
+        Self::Ddpm,
+        Self::Pndm,
+        Self::Euler,
+        Self::EulerAncestral,
+        Self::Heun,
+        Self::Dpm2,
+        Self::Dpm2Ancestral,
+        Self::Lms,
+        Self::Dpmpp2sAncestral,
+        Self::Dpmpp2m,
+        Self::DpmppSde,
+        Self::Dpmpp2mSde,
+        Self::Dpmpp3mSde,
+        Self::Unipc,
+        Self::Deis,
+        Self::Ipndm,
+        Self::Lcm,
+        Self::Tcd,
+    ];
 
     /// The name that users type and packages store.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ddim => "ddim",
+            Self::Ddpm => "ddpm",
+            Self::Pndm => "pndm",
             Self::Euler => "euler",
             Self::EulerAncestral => "euler-a",
+            Self::Heun => "heun",
+            Self::Dpm2 => "dpm2",
+            Self::Dpm2Ancestral => "dpm2-a",
+            Self::Lms => "lms",
+            Self::Dpmpp2sAncestral => "dpmpp-2s-a",
+            Self::Dpmpp2m => "dpmpp-2m",
+            Self::DpmppSde => "dpmpp-sde",
+            Self::Dpmpp2mSde => "dpmpp-2m-sde",
+            Self::Dpmpp3mSde => "dpmpp-3m-sde",
+            Self::Unipc => "unipc",
+            Self::Deis => "deis",
+            Self::Ipndm => "ipndm",
             Self::Lcm => "lcm",
+            Self::Tcd => "tcd",
+        }
+    }
+
+    /// The schedules that it can follow.
+    pub fn schedules(self) -> &'static [ScheduleKind] {
+        match self {
+            // They step between the training's timesteps.
+            Self::Ddim | Self::Ddpm | Self::Pndm | Self::Lcm | Self::Tcd => &[ScheduleKind::Normal],
+            _ => &ScheduleKind::ALL,
         }
     }
 
@@ -38,11 +111,44 @@ impl SamplerKind {
         schedule: &Schedule,
         run: &Run,
     ) -> Result<Box<dyn Sampler + Send>, ScheduleError> {
+        let known = self.schedules();
+        if let Some(asked) = run.schedule.filter(|asked| !known.contains(asked)) {
+            return Err(ScheduleError::Kind {
+                schedule: asked,
+                sampler: self.name(),
+                known: known
+                    .iter()
+                    .map(|kind| kind.name())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
+        }
+        if run.start >= run.steps && run.steps > 0 {
+            return Err(ScheduleError::Start {
+                start: run.start,
+                steps: run.steps,
+            });
+        }
         Ok(match self {
             Self::Ddim => Box::new(Ddim::new(schedule, run)?),
+            Self::Ddpm => Box::new(Ddpm::new(schedule, run)?),
+            Self::Pndm => Box::new(Pndm::new(schedule, run)?),
             Self::Euler => Box::new(Euler::new(schedule, run)?),
             Self::EulerAncestral => Box::new(EulerAncestral::new(schedule, run)?),
+            Self::Heun => Box::new(Heun::new(schedule, run)?),
+            Self::Dpm2 => Box::new(Dpm2::new(schedule, run)?),
+            Self::Dpm2Ancestral => Box::new(Dpm2Ancestral::new(schedule, run)?),
+            Self::Lms => Box::new(Lms::new(schedule, run)?),
+            Self::Dpmpp2sAncestral => Box::new(Dpmpp2sAncestral::new(schedule, run)?),
+            Self::Dpmpp2m => Box::new(Dpmpp2m::new(schedule, run)?),
+            Self::DpmppSde => Box::new(DpmppSde::new(schedule, run)?),
+            Self::Dpmpp2mSde => Box::new(Dpmpp2mSde::new(schedule, run)?),
+            Self::Dpmpp3mSde => Box::new(Dpmpp3mSde::new(schedule, run)?),
+            Self::Unipc => Box::new(Unipc::new(schedule, run)?),
+            Self::Deis => Box::new(Deis::new(schedule, run)?),
+            Self::Ipndm => Box::new(Ipndm::new(schedule, run)?),
             Self::Lcm => Box::new(Lcm::new(schedule, run)?),
+            Self::Tcd => Box::new(Tcd::new(schedule, run)?),
         })
     }
 }
@@ -50,22 +156,6 @@ impl SamplerKind {
 impl fmt::Display for SamplerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// A name that no sampler has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown sampler `{0}`, there are: {names}", names = SamplerKind::ALL.map(SamplerKind::name).join(", "))]
-pub struct UnknownSampler(pub String);
-
-impl FromStr for SamplerKind {
-    type Err = UnknownSampler;
-
-    fn from_str(name: &str) -> Result<Self, UnknownSampler> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| UnknownSampler(name.into()))
     }
 }
 
@@ -117,21 +207,5 @@ impl ScheduleKind {
 impl fmt::Display for ScheduleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// A name that no schedule has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown schedule `{0}`, there are: {names}", names = ScheduleKind::ALL.map(ScheduleKind::name).join(", "))]
-pub struct UnknownSchedule(pub String);
-
-impl FromStr for ScheduleKind {
-    type Err = UnknownSchedule;
-
-    fn from_str(name: &str) -> Result<Self, UnknownSchedule> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| UnknownSchedule(name.into()))
     }
 }

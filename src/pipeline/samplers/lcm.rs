@@ -32,9 +32,7 @@ impl Lcm {
     pub fn new(schedule: &Schedule, run: &Run) -> Result<Self, ScheduleError> {
         schedule.refuse_thresholding("lcm")?;
         run.refuse_eta("lcm")?;
-        let timesteps = distilled_timesteps(schedule, run.steps)?;
-        let timesteps = &timesteps[run.start..];
-        schedule.refuse_zero_signal(timesteps)?;
+        let timesteps = distilled_timesteps(schedule, run)?;
         let coefficients = |(i, &t): (usize, &usize)| {
             let scaled = t as f32 * schedule.timestep_scaling;
             Coefficients {
@@ -49,19 +47,19 @@ impl Lcm {
         };
         Ok(Self {
             steps: timesteps.iter().enumerate().map(coefficients).collect(),
-            course: Course::of_timesteps(schedule, timesteps, run.start),
+            course: Course::of_timesteps(schedule, &timesteps, run.start),
             clip: schedule.clip(false),
             fresh: vec![0.0; run.latents],
         })
     }
 }
 
-/// The timesteps of a run on a model that was distilled to `original_inference_steps` of them, falling.
+/// The timesteps of a run on a model that was distilled to `original_inference_steps` of them, falling, from `run.start` on.
 pub(super) fn distilled_timesteps(
     schedule: &Schedule,
-    steps: usize,
+    run: &Run,
 ) -> Result<Vec<usize>, ScheduleError> {
-    let original = schedule.original_inference_steps;
+    let (steps, original) = (run.steps, schedule.original_inference_steps);
     if !(1..=original).contains(&steps) {
         return Err(ScheduleError::Steps {
             steps,
@@ -71,9 +69,11 @@ pub(super) fn distilled_timesteps(
     let apart = schedule.train_timesteps() / original;
     // numpy's `linspace(0, original, steps, endpoint=False)`, floored.
     let stride = original as f64 / steps as f64;
-    Ok((0..steps)
+    let timesteps: Vec<usize> = (run.start..steps)
         .map(|i| (original - (i as f64 * stride) as usize) * apart - 1)
-        .collect())
+        .collect();
+    schedule.refuse_zero_signal(&timesteps)?;
+    Ok(timesteps)
 }
 
 impl Sampler for Lcm {

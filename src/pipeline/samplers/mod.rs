@@ -1,7 +1,8 @@
 //! Samplers: from noise to latents in a few evaluations of the UNet.
 //!
-//! Each has diffusers' arithmetic, in `f32` and in its order, so that the same noise and the same predictions give the
-//! same latents. A run is
+//! Each has the arithmetic of diffusers, or of k-diffusion where diffusers has no such sampler, in `f32` and in its order, so
+//! that the same noise and the same predictions give the same latents. README.md in this folder has their names elsewhere and
+//! what differs. A run is
 //!
 //! ```text
 //! latents = noise * sampler.initial_sigma()
@@ -12,27 +13,68 @@
 //! ```
 //!
 //! Most samplers evaluate the UNet once in a step, some twice: then the latents are on their way between the two.
+//!
+//! The tree:
+//!
+//! - `kind`, `names`: which there are; `run`: what they are prepared for; `course`: the evaluations that come of it.
+//! - `schedule`: the noise schedule of a model; `sigmas` and `levels`: what a run makes of it; `beta`: one distribution for it.
+//! - `predict`, `history`: what several samplers compute and remember.
+//! - everything else: a sampler each.
 
 mod beta;
 mod course;
 mod ddim;
+mod ddpm;
+mod deis;
+mod dpm2;
+mod dpm2_ancestral;
+mod dpmpp_2m;
+mod dpmpp_2m_sde;
+mod dpmpp_2s_ancestral;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
 mod euler;
 mod euler_ancestral;
+mod heun;
+mod history;
+mod ipndm;
 mod kind;
 mod lcm;
+mod levels;
+mod lms;
+mod names;
+mod pndm;
 mod predict;
 mod run;
 mod schedule;
 mod sigmas;
+mod tcd;
+mod unipc;
 
 pub use course::{Course, Evaluation, Space};
 pub use ddim::Ddim;
+pub use ddpm::Ddpm;
+pub use deis::Deis;
+pub use dpm2::Dpm2;
+pub use dpm2_ancestral::Dpm2Ancestral;
+pub use dpmpp_2m::Dpmpp2m;
+pub use dpmpp_2m_sde::Dpmpp2mSde;
+pub use dpmpp_2s_ancestral::Dpmpp2sAncestral;
+pub use dpmpp_3m_sde::Dpmpp3mSde;
+pub use dpmpp_sde::DpmppSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
-pub use kind::{SamplerKind, ScheduleKind, UnknownSampler, UnknownSchedule};
+pub use heun::Heun;
+pub use ipndm::Ipndm;
+pub use kind::{SamplerKind, ScheduleKind};
 pub use lcm::Lcm;
+pub use lms::Lms;
+pub use names::{UnknownSampler, UnknownSchedule};
+pub use pndm::Pndm;
 pub use run::Run;
 pub use schedule::{Prediction, Schedule, ScheduleError, Spacing};
+pub use tcd::Tcd;
+pub use unipc::Unipc;
 
 use super::noise::Noise;
 

@@ -75,6 +75,14 @@ pub enum ScheduleError {
         /// The sampler's name.
         sampler: &'static str,
     },
+    /// The run begins after its end.
+    #[error("step {start} is not one of {steps}, counted from 0")]
+    Start {
+        /// The step to begin with.
+        start: usize,
+        /// The steps that there are.
+        steps: usize,
+    },
     /// The strength of the noise added is out of range.
     #[error("eta is {0}, expected 0 to 1")]
     Eta(f32),
@@ -89,6 +97,14 @@ pub enum Prediction {
     Velocity,
     /// The latents without noise.
     Sample,
+}
+
+/// The variance of the noise that DDPM adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variance {
+    FixedSmall,
+    FixedSmallLog,
+    FixedLarge,
 }
 
 /// Which of the training timesteps a run of fewer steps visits.
@@ -127,6 +143,10 @@ struct Config {
     final_sigmas_type: String,
     original_inference_steps: usize,
     timestep_scaling: f32,
+    solver_order: usize,
+    solver_type: String,
+    predict_x0: bool,
+    variance_type: Option<String>,
 }
 
 impl Default for Config {
@@ -153,6 +173,10 @@ impl Default for Config {
             final_sigmas_type: "zero".into(),
             original_inference_steps: 50,
             timestep_scaling: 10.0,
+            solver_order: 2,
+            solver_type: String::new(),
+            predict_x0: true,
+            variance_type: None,
         }
     }
 }
@@ -178,10 +202,16 @@ pub struct Schedule {
     pub zero_snr: bool,
     /// Euler: the sigma after the last step is the smallest of the training's, not 0.
     pub final_sigma_min: bool,
+    /// UniPC and DEIS: how many predictions a step is made of, 1 to 3.
+    pub solver_order: usize,
+    /// UniPC: its function `B(h)` is `h`, not `exp(h) - 1`.
+    pub(super) bh1: bool,
+    pub(super) predict_x0: bool,
     thresholding: bool,
     clip_sample: Option<bool>,
     clip_sample_range: f32,
     set_alpha_to_one: Option<bool>,
+    variance_type: Option<String>,
     /// The sigmas that the file asks for.
     kind: ScheduleKind,
     /// The first key asking for sigmas or timesteps that no other sampler than diffusers' Euler knows.
@@ -227,6 +257,13 @@ impl Schedule {
                 key: "original_inference_steps",
                 value: config.original_inference_steps.to_string(),
                 expected: format!("1 to {}", config.num_train_timesteps),
+            });
+        }
+        if !(1..=3).contains(&config.solver_order) {
+            return Err(ScheduleError::Range {
+                key: "solver_order",
+                value: config.solver_order.to_string(),
+                expected: "1 to 3".into(),
             });
         }
         if !(config.timestep_scaling.is_finite() && config.timestep_scaling > 0.0) {
@@ -332,6 +369,10 @@ impl Schedule {
                 .original_inference_steps
                 .min(config.num_train_timesteps),
             timestep_scaling: config.timestep_scaling,
+            solver_order: config.solver_order,
+            bh1: config.solver_type == "bh1",
+            predict_x0: config.predict_x0,
+            variance_type: config.variance_type,
             clip_sample: config.clip_sample,
             clip_sample_range: config.clip_sample_range,
             set_alpha_to_one: config.set_alpha_to_one,
@@ -377,6 +418,19 @@ impl Schedule {
                 Err(ScheduleError::NoSignal { timestep })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The variance of the noise that DDPM adds, unless the model predicts it.
+    pub(super) fn variance(&self, sampler: &'static str) -> Result<Variance, ScheduleError> {
+        match self.variance_type.as_deref() {
+            None | Some("fixed_small") => Ok(Variance::FixedSmall),
+            Some("fixed_small_log") => Ok(Variance::FixedSmallLog),
+            Some("fixed_large") => Ok(Variance::FixedLarge),
+            Some(_) => Err(ScheduleError::Unsupported {
+                key: "variance_type",
+                sampler,
+            }),
         }
     }
 
@@ -491,21 +545,21 @@ impl Schedule {
         };
         timesteps.truncate(steps);
         timesteps.iter_mut().for_each(|t| *t = libm::rint(*t));
-        Ok(timesteps)
+        match timesteps[0] < train as f64 {
+            true => Ok(timesteps),
+            false => Err(ScheduleError::Steps { steps, most }),
+        }
     }
 
     /// The ratio of noise to signal, `sqrt((1 - alpha) / alpha)`, at each of the training's timesteps. Under zero SNR the
-    /// last alpha counts as 2^-24, so that its sigma is finite.
+    /// last alpha counts as 2^-24, so that its sigma is finite: 2^12.
     pub(super) fn training_sigmas(&self) -> Vec<f32> {
-        let last = self.train_timesteps() - 1;
-        let sigma = |(i, &alpha): (usize, &f32)| {
-            let alpha = match self.zero_snr && i == last {
-                true => 1.0 / 16_777_216.0,
-                false => alpha,
-            };
-            libm::sqrtf((1.0 - alpha) / alpha)
-        };
-        self.alphas_cumprod.iter().enumerate().map(sigma).collect()
+        let sigma = |&alpha: &f32| libm::sqrtf((1.0 - alpha) / alpha);
+        let mut sigmas: Vec<f32> = self.alphas_cumprod.iter().map(sigma).collect();
+        if let Some(last) = sigmas.last_mut().filter(|_| self.zero_snr) {
+            *last = 4096.0;
+        }
+        sigmas
     }
 }
 

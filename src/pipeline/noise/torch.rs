@@ -1,4 +1,4 @@
-//! Normally distributed numbers from a seed: those of `torch.randn` with a generator on the CPU.
+//! The numbers of `torch.randn` with a generator on the CPU.
 //!
 //! The generator is MT19937 (Matsumoto and Nishimura 1998), initialised as in its reference code from the low 32 bits
 //! of the seed. Normal numbers are made as in PyTorch's `normal_fill` (`aten/src/ATen/native/cpu/DistributionTemplates.h`):
@@ -16,18 +16,18 @@ use core::f64::consts::PI;
 const STATE: usize = 624;
 const SHIFT: usize = 397;
 
-/// A stream of normally distributed numbers, mean 0 and deviation 1.
+/// The stream of `torch.Generator().manual_seed(seed)`.
 #[derive(Clone)]
-pub struct Noise {
+pub(super) struct Torch {
     state: [u32; STATE],
     next: usize,
     /// The second number of a pair.
     kept: Option<f64>,
 }
 
-impl Noise {
-    /// The stream of `torch.Generator().manual_seed(seed)`. As there, only the low 32 bits count.
-    pub fn new(seed: u64) -> Self {
+impl Torch {
+    /// As in PyTorch, only the low 32 bits of the seed count.
+    pub(super) fn new(seed: u64) -> Self {
         let mut state = [0; STATE];
         state[0] = seed as u32;
         for i in 1..STATE {
@@ -44,7 +44,7 @@ impl Noise {
     }
 
     /// Fills `out` as `torch.randn(out.len())` would.
-    pub fn fill(&mut self, out: &mut [f32]) {
+    pub(super) fn fill(&mut self, out: &mut [f32]) {
         if out.len() < 16 {
             out.iter_mut().for_each(|x| *x = self.single() as f32);
             return;
