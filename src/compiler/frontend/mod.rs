@@ -12,6 +12,10 @@ pub mod tensors;
 #[cfg(test)]
 mod tests;
 pub mod tokenizer;
+/// The weights of fixtures that hold none.
+#[cfg(test)]
+#[path = "../../../tests/common/uniform.rs"]
+mod uniform;
 
 pub use card::{Card, CardError, SourceFile, TextSettings, sha256};
 

@@ -1,8 +1,5 @@
 //! Textual inversions against diffusers, and files that are refused.
 
-#[path = "../../../../tests/common/uniform.rs"]
-mod uniform;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,8 +7,8 @@ use serde::Deserialize;
 
 use super::*;
 use crate::frontend::tokenizer::from_vocabulary;
+use crate::frontend::uniform::uniform;
 use crate::graph::Literal;
-use uniform::uniform;
 
 #[derive(Deserialize)]
 struct Fixture {

@@ -216,7 +216,7 @@ impl Delta {
             Delta::Kronecker(first, second) => {
                 let (first, mut shape) = (first.shape(), second.shape());
                 for (size, factor) in shape.iter_mut().zip(&first) {
-                    *size *= factor;
+                    *size = size.saturating_mul(*factor);
                 }
                 shape
             }

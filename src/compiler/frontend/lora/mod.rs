@@ -297,7 +297,11 @@ fn largest<'t>(module: &Module<'t>) -> Result<Vec<(&'t Weight, f64)>, LoraError>
 /// Whether a change of that shape is one of the weight. A 1x1 convolution may be a Linear and the reverse, and a kernel may
 /// be flattened into the columns.
 fn fits(delta: &[usize], base: &[usize]) -> bool {
-    let len = |shape: &[usize]| shape.iter().product::<usize>();
+    // Factors of a hostile file can stand for more elements than can be counted.
+    let len = |shape: &[usize]| {
+        let mut sizes = shape.iter();
+        sizes.try_fold(1usize, |len, size| len.checked_mul(*size))
+    };
     let kernels = delta.len() == 4 && base.len() == 4;
     delta.first() == base.first() && len(delta) == len(base) && (!kernels || delta == base)
 }

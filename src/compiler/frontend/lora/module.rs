@@ -7,8 +7,8 @@ use super::delta::{Delta, Matrix, Product};
 use super::names::Role;
 use crate::graph::Weight;
 
-/// The largest rank. A change of a higher one is larger than the weight.
-const MOST_RANK: usize = 16384;
+/// The largest rank. The largest weights of the models have 1280 rows.
+const MOST_RANK: usize = 4096;
 
 /// A tensor of the file.
 #[derive(Clone, Copy)]

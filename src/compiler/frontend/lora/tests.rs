@@ -1,15 +1,12 @@
 //! LoRAs against what diffusers, PEFT and LyCORIS make of them, and LoRAs that are refused.
 
-#[path = "../../../../tests/common/uniform.rs"]
-mod uniform;
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::*;
+use crate::frontend::uniform::uniform;
 use crate::graph::Literal;
-use uniform::uniform;
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
@@ -445,6 +442,15 @@ fn what_does_not_fit_is_refused() {
         error.contains("[4, 766]") && error.contains("[4, 768]"),
         "{error}"
     );
+    let [k1a, k1b, k2b] = ["lokr_w1_a", "lokr_w1_b", "lokr_w2_b"].map(at);
+    let wide: (&[usize], &[usize]) = (&[1, 1 << 13], &[1, 1 << 13]);
+    let error = refused(&[
+        (&k1a, &[2, 1]),
+        (&k1b, wide.0),
+        (&k2a, &[2, 1]),
+        (&k2b, wide.1),
+    ]);
+    assert!(error.contains("[4, 67108864]"), "{error}");
 }
 
 #[test]
