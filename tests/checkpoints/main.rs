@@ -6,7 +6,9 @@
 mod common;
 mod compiled;
 mod graphs;
+mod int8;
 mod layouts;
+mod lora;
 mod model;
 mod pictures;
 mod same;
