@@ -11,6 +11,7 @@
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
 //! - `preview`: latents as pictures, before they are decoded.
+//! - `unet_inputs`: what inpainting and LCM models take besides.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
@@ -29,6 +30,7 @@ mod request;
 pub mod samplers;
 mod tensors;
 mod tokenizer;
+mod unet_inputs;
 mod words;
 
 use std::num::NonZeroUsize;
