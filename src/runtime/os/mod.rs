@@ -3,4 +3,6 @@
 
 pub(super) mod lanes;
 pub(super) mod loan;
+pub mod memory;
+pub(super) mod pages;
 pub(super) mod signals;
