@@ -48,6 +48,7 @@ pub use error::{RuntimeError, Shape};
 pub use executor::{Evaluation, Outputs, Session, SessionOptions};
 pub use model::{MemoryPlan, Model, ProgramId};
 pub use observer::{Observer, Silent, StepInfo};
+pub use os::bus::exit_on_bus_error;
 pub use os::memory;
 pub use os::signals::cancel_on_signal;
 pub use ports::Data;

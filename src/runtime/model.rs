@@ -114,6 +114,11 @@ impl Model {
         &self.shared.origin
     }
 
+    /// The addresses at which the package's file is mapped; `None` if it is a part of the program.
+    pub(super) fn mapped_addresses(&self) -> Option<std::ops::Range<usize>> {
+        self.shared.mapped.addresses()
+    }
+
     /// The package: model card, tokenizer, scheduler, programs and weights.
     pub fn package(&self) -> Package<'_> {
         self.shared.mapped.package()
