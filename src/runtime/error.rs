@@ -80,6 +80,21 @@ pub enum RuntimeError {
         /// What it may take.
         limit: u64,
     },
+    /// A run cannot keep within its budget.
+    #[error(
+        "{} MiB are too little: the run needs {} MiB ({} of its own, {} for the largest layer's weights, {} for the program)",
+        .ram >> 20, mebibytes(.own + .layer + .program), mebibytes(*.own), mebibytes(*.layer), mebibytes(*.program)
+    )]
+    Budget {
+        /// The budget.
+        ram: u64,
+        /// What the run allocates.
+        own: u64,
+        /// Weights of the layer that has the most of them.
+        layer: u64,
+        /// What the process has besides.
+        program: u64,
+    },
     /// The system does not give the memory.
     #[error("{bytes} bytes of memory could not be allocated")]
     OutOfMemory {
@@ -246,4 +261,9 @@ impl fmt::Display for Alternatives<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, self.0, " or ", Shape::to_string)
     }
+}
+
+/// Bytes in MiB, rounded up.
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }

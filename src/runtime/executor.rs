@@ -12,6 +12,7 @@ use super::error::Shape;
 use super::os::lanes::MAX_LANES;
 use super::ports::{self, Chunks, Data, Direction};
 use super::step::{self, Place};
+use super::stream::{Stream, Streamed};
 use super::threads::{self, Pool};
 use super::{Cancellation, Model, Observer, ProgramId, RuntimeError, StepInfo, model};
 
@@ -26,6 +27,9 @@ pub struct SessionOptions {
     pub threads: Option<NonZeroUsize>,
     /// The most bytes that the session may allocate.
     pub memory_limit: Option<u64>,
+    /// The most bytes of this process that may be resident, mapped weights included: weights are then read when they are
+    /// needed and let go afterwards, else they stay. Results do not depend on it.
+    pub ram: Option<u64>,
     /// Stops an evaluation between two steps.
     pub cancellation: Cancellation,
 }
@@ -45,6 +49,7 @@ pub struct Session {
     arena: Arena,
     pool: Pool,
     cancellation: Cancellation,
+    stream: Option<Stream>,
     kept: Option<Kept>,
 }
 
@@ -79,11 +84,19 @@ impl Session {
             return Err(RuntimeError::MemoryLimit { bytes, limit });
         }
         let (arena_bytes, scratch_bytes) = model.needs(programs);
+        let stream = match options.ram {
+            Some(ram) => {
+                let window = model.window(programs, threads, ram)?;
+                Some(Stream::new(model, window).map_err(RuntimeError::Threads)?)
+            }
+            None => None,
+        };
         Ok(Session {
             model: model.clone(),
             arena: Arena::new(arena_bytes, scratch_bytes, threads.get())?,
             pool: Pool::new(threads).map_err(RuntimeError::Threads)?,
             cancellation: options.cancellation.clone(),
+            stream,
             kept: None,
         })
     }
@@ -123,6 +136,11 @@ impl Session {
             chunks: None,
             given,
         })
+    }
+
+    /// What the reader of the weights has done; `None` without [`SessionOptions::ram`].
+    pub fn streamed(&self) -> Option<Streamed> {
+        self.stream.as_ref().map(Stream::streamed)
     }
 
     /// What is left of an evaluation of that graph with so many lanes.
@@ -250,6 +268,7 @@ impl<'s, 'd> Evaluation<'s, 'd> {
                 session,
                 id,
                 program,
+                number,
                 lanes,
                 chunks: kept.chunks,
             };
@@ -305,6 +324,8 @@ struct StageRun<'r, 'p> {
     session: &'r mut Session,
     id: ProgramId,
     program: Program<'p>,
+    /// The stage's number among those of the graph.
+    number: usize,
     lanes: usize,
     chunks: Chunks,
 }
@@ -366,6 +387,7 @@ impl StageRun<'_, '_> {
             program,
             lanes,
             chunks,
+            ..
         } = self;
         let lane_bytes = session.model.lane_bytes(*id);
         for (lane, given) in given[..*lanes].iter().enumerate() {
@@ -416,18 +438,31 @@ impl StageRun<'_, '_> {
     }
 
     fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), RuntimeError> {
+        if let Some(stream) = &self.session.stream {
+            stream.begin(self.id, self.number);
+        }
+        let result = self.steps(observer);
+        if let Some(stream) = &self.session.stream {
+            stream.end();
+        }
+        result
+    }
+
+    fn steps<O: Observer>(&mut self, observer: &mut O) -> Result<(), RuntimeError> {
         let Self {
             session,
             id,
             program,
             lanes,
             chunks,
+            ..
         } = self;
         let Session {
             model,
             arena,
             pool,
             cancellation,
+            stream,
             ..
         } = &mut **session;
         let package = model.package();
@@ -443,6 +478,12 @@ impl StageRun<'_, '_> {
                 return Err(RuntimeError::Cancelled);
             }
             let start = O::TIMED.then(Instant::now);
+            if let Some(stream) = stream {
+                stream.reach(index).map_err(|source| RuntimeError::Open {
+                    origin: model.origin().to_owned(),
+                    source,
+                })?;
+            }
             model
                 .verified()
                 .check(&package, &step, pool)
@@ -463,6 +504,9 @@ impl StageRun<'_, '_> {
                     error,
                 )
             })?;
+            if let Some(stream) = stream {
+                stream.leave(index);
+            }
             observer.step(StepInfo {
                 stage: program.stage(),
                 index,

@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 64;
 pub(super) struct Mapped {
     package: Package<'static>,
     /// Keeps the bytes where they are; `None` for embedded ones.
-    _mapping: Option<Mmap>,
+    mapping: Option<Mmap>,
 }
 
 impl Mapped {
@@ -39,7 +39,7 @@ impl Mapped {
         let package = open(bytes, origin)?;
         Ok(Mapped {
             package,
-            _mapping: Some(mapping),
+            mapping: Some(mapping),
         })
     }
 
@@ -50,8 +50,15 @@ impl Mapped {
         }
         Ok(Mapped {
             package: open(bytes, origin)?,
-            _mapping: None,
+            mapping: None,
         })
+    }
+
+    /// The addresses of the file's mapping; `None` for embedded bytes.
+    pub(super) fn addresses(&self) -> Option<std::ops::Range<usize>> {
+        let mapping = self.mapping.as_ref()?;
+        let start = mapping.as_ptr().addr();
+        Some(start..start + mapping.len())
     }
 
     /// The package, for as long as it is mapped.

@@ -9,8 +9,8 @@
 //! - `mmap`: the package's bytes, mapped or embedded; `model`: which programs there are and what memory they take.
 //! - `arena`: the one allocation; `threads`: the pool that shares out an operator's tasks.
 //! - `executor`: from inputs to outputs; `step`: one step's operands and its kernel; `ports`: tensors as callers see
-//!   them; `weights`: checksums at first use.
-//! - `os`: signals, and what it takes to run an operator on several threads at once.
+//!   them; `weights`: checksums at first use; `stream`: weights within a budget.
+//! - `os`: signals, memory, pages, and what it takes to run an operator on several threads at once.
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian and used in place");
@@ -33,6 +33,8 @@ mod ports;
 #[deny(unsafe_code)]
 mod step;
 #[deny(unsafe_code)]
+mod stream;
+#[deny(unsafe_code)]
 mod threads;
 #[deny(unsafe_code)]
 mod weights;
@@ -47,5 +49,8 @@ pub use executor::{Evaluation, Outputs, Session, SessionOptions};
 pub use mmap::map_file;
 pub use model::{MemoryPlan, Model, ProgramId};
 pub use observer::{Observer, Silent, StepInfo};
+pub use os::bus::exit_on_bus_error;
+pub use os::memory;
 pub use os::signals::cancel_on_signal;
 pub use ports::Data;
+pub use stream::Streamed;

@@ -10,8 +10,15 @@ use kiln_package::{GraphKind, Package, PackageError, Port, Program, Stage};
 use super::arena;
 use super::error::Shape;
 use super::mmap::Mapped;
+use super::os::memory::resident_bytes;
 use super::weights::Verified;
-use super::{RuntimeError, ports};
+use super::{RuntimeError, ports, stream};
+
+/// What the process has besides a session's own memory, where the system does not tell.
+const USUAL: u64 = 24 << 20;
+/// Bytes that a run under a budget leaves free: code and stacks that are first touched during the run, the block of the
+/// weights that is checked beyond a step's own, and the picture's file.
+const RESERVE: u64 = 8 << 20;
 
 /// A package at its place in memory, with the kernels chosen for this computer. Clones share it.
 #[derive(Clone)]
@@ -105,6 +112,11 @@ impl Model {
     /// What the model was opened from, as error messages name it.
     pub fn origin(&self) -> &str {
         &self.shared.origin
+    }
+
+    /// The addresses at which the package's file is mapped; `None` if it is a part of the program.
+    pub(super) fn mapped_addresses(&self) -> Option<std::ops::Range<usize>> {
+        self.shared.mapped.addresses()
     }
 
     /// The package: model card, tokenizer, scheduler, programs and weights.
@@ -296,6 +308,36 @@ impl Model {
                     .map(|program| program.thread_scratch_bytes())
                     .max();
                 (arena.max(bytes), scratch.max(most.unwrap_or(0)))
+            })
+    }
+
+    /// The most bytes of weights that one step of these programs reads.
+    pub fn largest_layer(&self, programs: &[(ProgramId, usize)]) -> u64 {
+        let stages = programs.iter().flat_map(|(id, _)| self.stages(*id));
+        stages
+            .map(|program| stream::largest_step(&program))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The bytes of weights that may be resident within a budget of `ram` bytes for the whole process.
+    pub(super) fn window(
+        &self,
+        programs: &[(ProgramId, usize)],
+        threads: NonZeroUsize,
+        ram: u64,
+    ) -> Result<u64, RuntimeError> {
+        let own = self.memory(programs, threads).allocated_bytes();
+        let layer = self.largest_layer(programs);
+        let program = resident_bytes().unwrap_or(USUAL) + RESERVE;
+        let window = ram.checked_sub(own.saturating_add(program));
+        window
+            .filter(|window| *window >= layer)
+            .ok_or(RuntimeError::Budget {
+                ram,
+                own,
+                layer,
+                program,
             })
     }
 

@@ -5,3 +5,4 @@ mod codes;
 mod operators;
 mod session;
 mod stages;
+mod stream;

@@ -1,0 +1,301 @@
+//! Weights within a budget: a thread reads ahead in the order of execution and lets go of what is behind.
+//!
+//! ```text
+//!           behind            now            ahead
+//! weights ----------[ let go ][ step ][ brought by the reader ]----------
+//!                   |<------------- the window ------------->|
+//! ```
+//! The reader walks the steps of the program that runs. It brings a step's weights once they fit in the window beside all
+//! that was brought before and is still in use, and lets go of a step's weights when the step has run. A step whose
+//! weights alone are larger than the window is brought when everything before it is let go. Both walks follow the
+//! program's own table, so nothing is allocated.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use kiln_package::{Program, Space, Step};
+
+use super::os::pages;
+use super::{Model, ProgramId};
+
+/// What a stream has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streamed {
+    /// Bytes of weights brought in.
+    pub bytes: u64,
+    /// How long steps have waited for their weights; the rest of the reading went on while others computed.
+    pub waited: Duration,
+}
+
+/// The reader and what it is told.
+pub(super) struct Stream {
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    /// The most bytes of weights that are resident.
+    window: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The program that runs: a graph and the number of its stage.
+    program: Option<(ProgramId, usize)>,
+    /// Counts programs, so that the reader sees that another has begun.
+    round: u64,
+    /// Steps that have run.
+    left: usize,
+    /// Steps whose weights are there.
+    ready: usize,
+    /// Why the weights of the step `ready` could not be read.
+    failed: Option<io::Error>,
+    /// Nothing of the last program is resident.
+    empty: bool,
+    quit: bool,
+    streamed: Streamed,
+}
+
+impl Stream {
+    /// A stream of `model`'s weights, of which at most `window` bytes are resident.
+    pub(super) fn new(model: &Model, window: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            window,
+            state: Mutex::new(State {
+                empty: true,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        });
+        let (model, own) = (model.clone(), Arc::clone(&shared));
+        let reader = thread::Builder::new()
+            .name("kiln-reader".into())
+            .spawn(move || own.read(&model))?;
+        Ok(Stream {
+            shared,
+            reader: Some(reader),
+        })
+    }
+
+    /// A program begins: the stage of that number of a graph. What the one before has left is let go first.
+    pub(super) fn begin(&self, id: ProgramId, stage: usize) {
+        let mut state = self.shared.lock();
+        state.program = Some((id, stage));
+        state.round += 1;
+        (state.left, state.ready) = (0, 0);
+        state.failed = None;
+        state.empty = false;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the weights of a step.
+    pub(super) fn reach(&self, step: usize) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.ready > step {
+            return Ok(());
+        }
+        let start = Instant::now();
+        while state.ready <= step {
+            if let Some(error) = state.failed.take() {
+                return Err(error);
+            }
+            state = self.shared.wait(state);
+        }
+        state.streamed.waited += start.elapsed();
+        Ok(())
+    }
+
+    /// The step has run.
+    pub(super) fn leave(&self, step: usize) {
+        let mut state = self.shared.lock();
+        state.left = step + 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// The program has ended, or is broken off. Returns when none of its weights is resident.
+    pub(super) fn end(&self) {
+        let mut state = self.shared.lock();
+        state.program = None;
+        state.round += 1;
+        self.shared.changed.notify_all();
+        while !state.empty && !self.is_gone() {
+            state = self.shared.wait(state);
+        }
+    }
+
+    /// What was done until now.
+    pub(super) fn streamed(&self) -> Streamed {
+        self.shared.lock().streamed
+    }
+
+    fn is_gone(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.quit = true;
+        state.round += 1;
+        self.shared.changed.notify_all();
+        drop(state);
+        if let Some(reader) = self.reader.take() {
+            // The reader has nothing to panic at.
+            let _ = reader.join();
+        }
+    }
+}
+
+/// The parts of the weights that a step reads, in order, those that touch as one.
+struct Parts {
+    ranges: [(u64, u64); MAX_PARTS],
+    count: usize,
+}
+
+/// No operator has more operands.
+const MAX_PARTS: usize = 16;
+
+impl Parts {
+    fn of(step: &Step<'_>) -> Self {
+        let mut parts = Parts {
+            ranges: [(0, 0); MAX_PARTS],
+            count: 0,
+        };
+        for operand in step.operands() {
+            if operand.space == Space::Weights && operand.bytes > 0 && parts.count < MAX_PARTS {
+                parts.ranges[parts.count] = (operand.offset, operand.offset + operand.bytes);
+                parts.count += 1;
+            }
+        }
+        let ranges = &mut parts.ranges[..parts.count];
+        ranges.sort_unstable();
+        let mut count = 0;
+        for index in 0..ranges.len() {
+            let (begin, end) = ranges[index];
+            match count {
+                0 => count = 1,
+                _ if begin <= ranges[count - 1].1 + 4096 => {
+                    ranges[count - 1].1 = ranges[count - 1].1.max(end);
+                    continue;
+                }
+                _ => count += 1,
+            }
+            ranges[count - 1] = (begin, end);
+        }
+        parts.count = count;
+        parts
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ranges[..self.count].iter().copied()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.iter().map(|(begin, end)| end - begin).sum()
+    }
+}
+
+/// Bytes of weights that the step with the most of them reads, of all of a program's.
+pub(super) fn largest_step(program: &Program<'_>) -> u64 {
+    let bytes = program.steps().map(|step| Parts::of(&step).bytes());
+    bytes.max().unwrap_or(0)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reader's life.
+    fn read(&self, model: &Model) {
+        let mut seen = 0;
+        let mut state = self.lock();
+        loop {
+            if state.quit {
+                return;
+            }
+            match state.program.filter(|_| state.round != seen) {
+                Some((id, stage)) => {
+                    seen = state.round;
+                    drop(state);
+                    if let Some(program) = model.stages(id).nth(stage) {
+                        self.follow(seen, &program, model.package().weights());
+                    }
+                    state = self.lock();
+                }
+                None => {
+                    state.empty = true;
+                    self.changed.notify_all();
+                    state = self.wait(state);
+                }
+            }
+        }
+    }
+
+    /// Brings and lets go until the round is over.
+    fn follow(&self, round: u64, program: &Program<'_>, weights: &[u8]) {
+        let slice = |(begin, end): (u64, u64)| &weights[begin as usize..end as usize];
+        let let_go = |index: usize| -> u64 {
+            let Some(step) = program.step(index) else {
+                return 0;
+            };
+            let parts = Parts::of(&step);
+            parts.iter().for_each(|part| pages::let_go(slice(part)));
+            parts.bytes()
+        };
+        let (mut ahead, mut behind, mut resident) = (0, 0, 0);
+        let mut next = program.step(0).map(|step| Parts::of(&step));
+        loop {
+            let mut state = self.lock();
+            loop {
+                let room =
+                    |parts: &Parts| resident == 0 || resident + parts.bytes() <= self.window;
+                if state.round != round {
+                    drop(state);
+                    (behind..ahead).for_each(|index| _ = let_go(index));
+                    return;
+                }
+                if behind < state.left.min(ahead)
+                    || (state.failed.is_none() && next.as_ref().is_some_and(room))
+                {
+                    break;
+                }
+                state = self.wait(state);
+            }
+            if behind < state.left.min(ahead) {
+                drop(state);
+                resident -= let_go(behind);
+                behind += 1;
+                continue;
+            }
+            drop(state);
+            let Some(parts) = &next else { continue };
+            let brought = parts.iter().try_for_each(|part| pages::bring(slice(part)));
+            let mut state = self.lock();
+            match brought {
+                Ok(()) => {
+                    resident += parts.bytes();
+                    state.streamed.bytes += parts.bytes();
+                    ahead += 1;
+                    if state.round == round {
+                        state.ready = ahead;
+                    }
+                    next = program.step(ahead).map(|step| Parts::of(&step));
+                }
+                Err(error) => state.failed = Some(error),
+            }
+            self.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Weights within a budget: the same numbers, each byte read once for an evaluation, errors and ends as without.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use kiln_package::{Activation, DType, GraphKind, Layout, Linear, Op, Operand};
+
+use super::build::{Build, Random, package};
+use crate::runtime::{
+    Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Silent,
+    StepInfo,
+};
+
+const WIDTH: usize = 256;
+const LAYERS: usize = 40;
+
+/// A chain of products, each with weights of its own: 10 MB in all.
+fn chain() -> Build {
+    let mut random = Random::new(5);
+    let mut build = Build::new(GraphKind::Unet, 64, 64);
+    let shape = [1, WIDTH as u32];
+    let mut x = build.input("sample", &shape, Layout::RowMajor, DType::F32);
+    for layer in 0..LAYERS {
+        let scaled: Vec<f32> = random
+            .numbers(WIDTH * WIDTH)
+            .iter()
+            .map(|w| w / 16.0)
+            .collect();
+        let weight = build.weight(DType::F32, &scaled);
+        let bias = build.weight(DType::F32, &random.numbers(WIDTH));
+        let out = build.buffer(DType::F32, WIDTH);
+        let op = Op::Linear(Linear {
+            rows: 1,
+            k: WIDTH as u32,
+            k2: 0,
+            n: WIDTH as u32,
+            activation: Activation::None,
+        });
+        let empty = Operand::EMPTY;
+        let slots = op.slots().iter().map(|slot| match slot.name {
+            "x" => x,
+            "weight" => weight,
+            "bias" => bias,
+            "out" => out,
+            _ => empty,
+        });
+        let operands: Vec<Operand> = slots.collect();
+        build.step(&format!("layer {layer}"), op, &operands);
+        x = out;
+    }
+    build.output("out_sample", &shape, Layout::RowMajor, x);
+    build
+}
+
+fn options(ram: Option<u64>) -> SessionOptions {
+    SessionOptions {
+        threads: NonZeroUsize::new(2),
+        ram,
+        ..SessionOptions::default()
+    }
+}
+
+fn first(model: &Model) -> ProgramId {
+    model.programs().next().expect("a program").0
+}
+
+fn run(session: &mut Session, observer: &mut impl Observer) -> Result<Vec<f32>, RuntimeError> {
+    let id = first(session.model());
+    let numbers = Random::new(9).numbers(WIDTH);
+    let mut evaluation = session.prepare(id, 1)?;
+    evaluation.input(0, "sample", &[1, WIDTH], Data::F32(&numbers))?;
+    let mut out = vec![0.0; WIDTH];
+    evaluation
+        .run(observer)?
+        .read(0, "out_sample", &mut out)?;
+    Ok(out)
+}
+
+/// A budget that leaves a window of a few layers.
+fn budget(model: &Model) -> u64 {
+    let programs = [(first(model), 1)];
+    let threads = NonZeroUsize::new(2).expect("not zero");
+    let error = model.window(&programs, threads, 0).expect_err("nothing");
+    match error {
+        RuntimeError::Budget {
+            own,
+            layer,
+            program,
+            ..
+        } => own + program + 3 * layer,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_budget_changes_no_bit_and_reads_each_byte_once() {
+    let model = chain().model();
+    let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
+    let expected = run(free, &mut Silent).expect("a valid program");
+    assert_eq!(free.streamed(), None);
+    let ram = budget(&model);
+    let mut session =
+        Session::new(&model, &[(first(&model), 1)], &options(Some(ram))).expect("room");
+    for round in 1..=3 {
+        assert_eq!(run(&mut session, &mut Silent).expect("valid"), expected);
+        let streamed = session.streamed().expect("a budget").bytes;
+        let all = round * model.package().weights().len() as u64;
+        // Weights begin at multiples of 64; a gap between two of a step is read with them.
+        assert!(
+            (all - all / 20..=all + all / 20).contains(&streamed),
+            "{streamed} of {all}"
+        );
+    }
+}
+
+#[test]
+fn too_little_is_refused_before_anything_is_read() {
+    let model = chain().model();
+    let refused = Session::new(&model, &[(first(&model), 1)], &options(Some(1 << 20)));
+    let text = refused.err().expect("too little").to_string();
+    assert!(text.starts_with("1 MiB are too little: the run needs "), "{text}");
+}
+
+#[test]
+fn an_evaluation_that_is_cancelled_leaves_nothing_behind() {
+    struct CancelAt(Cancellation, usize);
+    impl Observer for CancelAt {
+        fn step(&mut self, info: StepInfo<'_>) {
+            if info.index == self.1 {
+                self.0.cancel();
+            }
+        }
+    }
+    let model = chain().model();
+    let ram = budget(&model);
+    for at in [0, 1, 17, LAYERS - 2] {
+        let cancellation = Cancellation::new();
+        let options = SessionOptions {
+            cancellation: cancellation.clone(),
+            ..options(Some(ram))
+        };
+        let mut session = Session::new(&model, &[(first(&model), 1)], &options).expect("room");
+        let result = run(&mut session, &mut CancelAt(cancellation, at));
+        assert!(matches!(result, Err(RuntimeError::Cancelled)));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn weights_that_cannot_be_read_are_an_error() {
+    let build = chain();
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&package(vec![build.program], &build.weights))
+        .expect("room");
+    let model = Model::open(file.path()).expect("a valid package");
+    let ram = budget(&model);
+    let mut session =
+        Session::new(&model, &[(first(&model), 1)], &options(Some(ram))).expect("room");
+    // Once whole, since a checksum is of more than a step's own weights.
+    let expected = run(&mut session, &mut Silent).expect("valid");
+    let package = model.package();
+    let whole = package.weights_offset() + package.weights().len() as u64;
+    file.as_file().set_len(whole / 2).expect("cut");
+    let error = run(&mut session, &mut Silent).expect_err("half of it is gone");
+    assert!(matches!(error, RuntimeError::Open { .. }), "{error}");
+    drop(session);
+    assert_eq!(expected.len(), WIDTH);
+}
