@@ -112,6 +112,8 @@ pub enum Progress<'a> {
         /// Bytes in all.
         total: u64,
     },
+    /// The map from latents to the colours of previews is being fitted.
+    Preview,
     /// A part of the model is being measured.
     Measuring(quantize::Measured<'a>),
     /// A program is being planned, or weights are being written.
@@ -257,10 +259,10 @@ fn compile_all(
         return Ok(Compiled { sizes, bytes: 0 });
     }
 
-    progress(Progress::Measuring("vae_decoder"));
+    progress(Progress::Preview);
     // A part of the card that the source cannot say.
     model.card.own.remove("preview");
-    if let Some(map) = preview::fit(&model)? {
+    if let Some(map) = preview::fit(&model, &options.cancel)? {
         model
             .card
             .own

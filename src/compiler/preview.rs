@@ -1,8 +1,9 @@
 //! A linear map from a latent's channels to colours, for previews: what the model's own decoder makes of latents, as nearly as
 //! a pixel of the latent can tell by itself.
 
+use crate::cancel::Cancel;
 use crate::frontend::Checkpoint;
-use crate::graph::Tensor;
+use crate::graph::{Graph, Tensor};
 use crate::quantize::evaluate::{Evaluator, Numbers};
 use crate::quantize::{LARGEST_LATENT, QuantizeError, calibrate};
 
@@ -17,8 +18,11 @@ const RIDGE: f64 = 1e-6;
 /// The latents are those that the encoder makes of pictures whose colours change slowly, or smooth random ones where the
 /// model has no encoder; each pixel is held against the mean of what the decoder makes of it. All of it is the same on
 /// every machine. `None` if the decoder's output is no such picture or is not finite.
-pub fn fit(model: &Checkpoint) -> Result<Option<Vec<[f64; 3]>>, QuantizeError> {
-    let evaluator = Evaluator::new();
+pub fn fit(model: &Checkpoint, cancel: &Cancel) -> Result<Option<Vec<[f64; 3]>>, QuantizeError> {
+    let evaluator = Evaluator::new().cancelled_by(cancel);
+    let run = |graph: &Graph, inputs: &[Vec<Tensor>]| {
+        evaluator.run_all(graph, inputs, Numbers::Exact, &mut |_| ())
+    };
     let size = model.latent.map(|n| n.min(LARGEST_LATENT));
     let factor = model.vae_factor;
     let scale = model.card.vae_scaling_factor;
@@ -26,27 +30,23 @@ pub fn fit(model: &Checkpoint) -> Result<Option<Vec<[f64; 3]>>, QuantizeError> {
     let latents = match &model.vae_encoder {
         Some(encoder) => {
             let encoder = encoder.resized(size.map(|n| n * factor))?;
-            let mut latents = Vec::new();
-            for inputs in calibrate::paintings(&encoder, factor, PICTURES) {
-                let moments = evaluator.run(&encoder, &inputs, Numbers::Exact)?;
-                latents.extend(
-                    moments
-                        .into_iter()
-                        .take(1)
-                        .map(|moments| vec![means(moments)]),
-                );
-            }
-            latents
+            let paintings = calibrate::paintings(&encoder, factor, PICTURES);
+            let moments = run(&encoder, &paintings)?.into_iter();
+            moments
+                .map(|outputs| outputs.into_iter().take(1).map(means).collect())
+                .collect()
         }
         None => calibrate::pictures(&decoder, 1.0 / scale as f32, f32::MAX, PICTURES),
     };
-    let Some(channels) = latents.first().and_then(|l| l[0].shape.last().copied()) else {
+    let latents: Vec<Vec<Tensor>> = latents;
+    let first = latents.first().and_then(|latent| latent.first());
+    let Some(channels) = first.and_then(|latent| latent.shape.last().copied()) else {
         return Ok(None);
     };
     let mut sums = Sums::new(channels + 1);
-    for latent in latents {
-        let pictures = evaluator.run(&decoder, &latent, Numbers::Exact)?;
-        let (latent, Some(picture)) = (&latent[0], pictures.first()) else {
+    let pictures = run(&decoder, &latents)?;
+    for (latent, pictures) in latents.iter().zip(&pictures) {
+        let (Some(latent), Some(picture)) = (latent.first(), pictures.first()) else {
             return Ok(None);
         };
         let [h, w] = size;

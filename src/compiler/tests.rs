@@ -57,7 +57,7 @@ fn a_package_holds_every_program_and_the_card() {
             Progress::Pass { graph, report } => format!("{graph} {}", report.name),
             Progress::Graph { .. } => "graph".to_owned(),
             Progress::Measuring(measured) => format!("measuring {}", measured.part),
-            Progress::Hashed { .. } | Progress::Warning(_) => return,
+            Progress::Hashed { .. } | Progress::Warning(_) | Progress::Preview => return,
             Progress::Plan(_) => "plan".to_owned(),
         });
     })

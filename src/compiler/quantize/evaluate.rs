@@ -59,8 +59,7 @@ impl Error {
 
 /// What codes and storage do to the numbers.
 pub(crate) enum Numbers<'a> {
-    /// Nothing: everything is `f32`. Tests alone want no more than that.
-    #[cfg_attr(not(test), allow(dead_code))]
+    /// Nothing: everything is `f32`.
     Exact,
     /// Nothing, but each product of codes is also computed from the codes, and this hears for each set of inputs how far that
     /// is from the exact one. Of a table in 8 bits it hears once, how far its rows are from themselves.
