@@ -1,8 +1,6 @@
 //! Known models by name, with random weights: for benchmarks, and for trying a board without a checkpoint.
 
-use super::config::{
-    HiddenAct, MidBlock, TextEncoderConfig, TinyVaeConfig, UnetConfig, VaeConfig,
-};
+use super::config::{HiddenAct, MidBlock, TextEncoderConfig, TinyVaeConfig, UnetConfig, VaeConfig};
 use super::random::RandomParameters;
 use super::{ArchitectureError, taesd, text_encoder, unet, vae};
 use crate::frontend::tokenizer::SpecialTokens;
@@ -289,7 +287,8 @@ impl Geometry {
             Schedule::Consistency => (4, 8.5, "lcm"),
             Schedule::Turbo => (1, 1.0, "euler"),
         };
-        let defaults = json!({"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler});
+        let defaults =
+            json!({"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler});
         card.insert("defaults".into(), defaults);
         card
     }

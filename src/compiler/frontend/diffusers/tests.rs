@@ -6,9 +6,7 @@ mod geometries;
 use super::config::{HiddenAct, MidBlock, TextEncoderConfig, UnetConfig, VaeConfig};
 use super::parameters::{ParameterError, Parameters};
 use super::{ArchitectureError, taesd, text_encoder, unet, vae};
-use crate::frontend::onnx::tests::{
-    assert_reference, fixtures, fused, imported, inside, stored,
-};
+use crate::frontend::onnx::tests::{assert_reference, fixtures, fused, imported, inside, stored};
 use crate::graph::{Graph, Tensor, Weight, WeightData};
 use crate::quantize::evaluate::{Evaluator, Numbers};
 use safetensors::SafeTensors;

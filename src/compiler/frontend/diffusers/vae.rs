@@ -92,13 +92,7 @@ pub fn encoder(
 }
 
 /// Two residual blocks and, between them, an attention of one head over all pixels.
-fn middle(
-    b: &mut Builder<'_>,
-    block: &str,
-    x: ValueId,
-    config: &VaeConfig,
-    norms: Norms,
-) -> Built {
+fn middle(b: &mut Builder<'_>, block: &str, x: ValueId, config: &VaeConfig, norms: Norms) -> Built {
     let width = b.channels(x);
     let mut x = b.resnet(&format!("{block}.resnets.0"), x, width, norms, None)?;
     if config.mid_block_add_attention {

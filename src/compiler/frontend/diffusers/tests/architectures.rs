@@ -249,7 +249,11 @@ fn autoencoders_compute_what_pytorch_does() {
             let at = format!("{key}@{h}x{w}");
             let latents = inside(&example(&format!("latents@{h}x{w}"), &[1, 4, h, w], 64.0));
             let found = run(&decoder.resized([h, w]).unwrap(), &[latents]);
-            assert_close(&thirds(&found), &expected(&format!("vae_decoder.{at}")), &at);
+            assert_close(
+                &thirds(&found),
+                &expected(&format!("vae_decoder.{at}")),
+                &at,
+            );
             let shape = [1, 3, 8 * h, 8 * w];
             let image = inside(&example(&format!("image@{h}x{w}"), &shape, 128.0));
             let found = run(&encoder.resized([8 * h, 8 * w]).unwrap(), &[image]);

@@ -198,8 +198,14 @@ fn an_embedded_guidance_scale_belongs_to_the_timestep() {
     let (_, cond) = cond.unwrap();
     assert!(cond.input("residual").is_some());
     let step = names(&stages.step);
-    assert!(!step.iter().any(|name| name.starts_with("timestep")), "{step:?}");
-    assert_eq!(names(stages.prompt.as_ref().unwrap()), ["encoder_hidden_states"]);
+    assert!(
+        !step.iter().any(|name| name.starts_with("timestep")),
+        "{step:?}"
+    );
+    assert_eq!(
+        names(stages.prompt.as_ref().unwrap()),
+        ["encoder_hidden_states"]
+    );
     assert!(stages.follows_context());
 }
 
@@ -208,7 +214,10 @@ fn a_geometry_says_how_it_is_drawn_with() {
     let checkpoint = |name| narrow(name).checkpoint(tokenizer()).unwrap();
     let sd21 = checkpoint("sd21");
     assert_eq!(sd21.vae_factor, 8);
-    assert!(sd21.scheduler.contains(r#""prediction_type":"v_prediction""#));
+    assert!(
+        sd21.scheduler
+            .contains(r#""prediction_type":"v_prediction""#)
+    );
     assert_eq!(geometry::named("sd21").unwrap().padding(), Some("!"));
     let lcm = checkpoint("lcm");
     assert!(lcm.scheduler.contains("LCMScheduler"));
