@@ -140,12 +140,12 @@ impl Parts {
         });
     }
 
-    /// Each form has weights of its own, so what comes of it differs.
+    /// Each form has a table of its own scale, so what comes of it differs.
     fn text_encoder(&mut self, clip_skip: u32) {
         let mut arena = Arena::default();
         let ids = arena.take(DType::I32, TOKENS);
         let out = arena.take(DType::F32, TOKENS * DIM);
-        let table = self.weight(VOCABULARY * DIM, 1.0);
+        let table = self.weight(VOCABULARY * DIM, clip_skip as f32);
         let positions = self.weight(TOKENS * DIM, 0.1);
         let op = Op::Embed(Embed {
             rows: TOKENS,
