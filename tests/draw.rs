@@ -132,7 +132,7 @@ fn every_setting_matters() {
             .sampler(SamplerKind::Euler)
             .schedule(ScheduleKind::Karras),
         apple().guidance_rescale(0.7),
-        apple().guidance_from(5.0),
+        apple().guidance_from(2.0),
         apple().guidance_until(1.0),
         apple().rng(Rng::Philox),
         apple().subseed(2, 0.3),

@@ -9,7 +9,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{Tensors, relative_error};
-use kiln::pipeline::Noise;
+use kiln::pipeline::{Noise, samplers};
 use kiln::{Kiln, Progress, Request};
 use serde::Deserialize;
 
@@ -64,9 +64,10 @@ fn draws_what_diffusers_draws() {
         let settings = kiln.settings(&request).expect("settings");
         let sampler = settings
             .sampler
-            .prepare(kiln.schedule(), run.steps, 1)
+            .prepare(kiln.schedule(), &samplers::Run::new(run.steps, 1))
             .expect("a sampler");
-        assert_eq!(sampler.timesteps(), run.timesteps, "{name}");
+        let told = sampler.evaluations().iter().map(|e| e.timestep);
+        assert_eq!(told.collect::<Vec<_>>(), run.timesteps, "{name}");
 
         let (context, latents) = match number {
             0 => (Some(expected("context")), Some(expected("step_latents"))),
