@@ -53,7 +53,7 @@ fn prompts_are_in_the_webuis_language() {
     let blue = draw("a blue apple", &[]);
     assert_eq!(draw("a [red:blue:9] apple", &[]), red);
     assert_eq!(draw("a [red:blue:0] apple", &[]), blue);
-    let both = draw("a [red:blue:0.5] apple", &[]);
+    let both = draw("a [red:blue:0.25] apple", &[]);
     assert!(both != red && both != blue);
     let turns = draw("a [red|blue] apple", &[]);
     assert!(turns != red && turns != blue && turns != both);
@@ -486,7 +486,7 @@ fn previews_are_written_and_kept() {
     assert_eq!(text(&output.stderr).lines().count(), 32);
     assert!(text(&output.stderr).contains("\x1b[38;2;"));
 
-    let here = |more: &[&str]| [&arguments[..], more].concat();
+    let here = |more: &[&'static str]| [&arguments[..], more].concat();
     fails(
         folder.path(),
         &here(&["--preview", "p.png:every 0"]),
@@ -519,7 +519,7 @@ fn previews_are_written_and_kept() {
 #[test]
 fn an_interrupted_drawing_keeps_its_preview() {
     let folder = folder();
-    let map = json!({"preview": [[0.5; 3], [0.5; 3], [0.5; 3], [0.5; 3], [0.0; 3]]});
+    let map = json!({"preview": vec![[0.5; 3]; 5]});
     toy::write_with(folder.path(), &map, &json!({}));
     let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("kiln"))
         .args([

@@ -53,7 +53,8 @@ fn steps_allocate_nothing() {
 fn check(kiln: Kiln, samplers: &[SamplerKind]) {
     let kiln = kiln.threads(NonZeroUsize::new(2).expect("two"));
     for &sampler in samplers {
-        let request = Request::new("a red apple")
+        // What is said changes on the way.
+        let request = Request::new("a [red|blue] (apple:1.2)")
             .steps(8)
             .seed(1)
             .sampler(sampler)

@@ -157,7 +157,7 @@ impl Kiln {
     /// The prompt of each lane in chunks. The tokenizer lives no longer than this.
     fn chunked(&self, settings: &Settings, programs: &Programs) -> Result<Chunked, Error> {
         let tokenizer = self.tokenizer()?;
-        let mut prompts = settings.prompts(self.steps(settings)?)?;
+        let mut prompts = settings.prompts(self.evaluations(settings)?)?;
         prompts.drain(..2 - programs.lanes);
         let most = self.model.max_chunks(programs.unet) as usize;
         Chunked::new(prompts, settings.prompt_style, &tokenizer, most)
@@ -211,14 +211,14 @@ impl Kiln {
             };
             sampler.scale_input(index, &latents, &mut input[..len]);
             let mut evaluation = session.prepare(programs.unet, lanes)?;
-            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(step - 1);
+            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(index);
             for lane in 0..lanes {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
                     .input(lane, "timestep", &[1], Data::F32(&timestep))?;
                 if is_new {
                     let prompt = programs.lanes - lanes + lane;
-                    let context = Data::F32(contexts.at(prompt, step - 1));
+                    let context = Data::F32(contexts.at(prompt, index));
                     evaluation.input(lane, "encoder_hidden_states", &context_shape, context)?;
                 }
                 if let Some(cond) = &given.timestep_cond {
@@ -280,10 +280,12 @@ impl Kiln {
         }
     }
 
-    /// Steps of the sampler that a drawing takes.
-    pub(super) fn steps(&self, settings: &Settings) -> Result<usize, Error> {
-        let sampler = self.sampler(settings, 0)?;
-        Ok(sampler.evaluations().last().map_or(0, |last| last.step + 1))
+    /// Evaluations of the UNet as the WebUI counts them for a prompt's schedule: one or two in each step, the last step's and
+    /// a sampler's first ones not looked at.
+    pub(super) fn evaluations(&self, settings: &Settings) -> Result<usize, Error> {
+        let count = self.sampler(settings, 0)?.evaluations().len();
+        let in_a_step = (count + settings.steps / 2) / settings.steps.max(1);
+        Ok(settings.steps * in_a_step.max(1))
     }
 
     /// The sampler for `latents` elements.

@@ -199,7 +199,7 @@ impl Kiln {
             eta_seed_delta: request.eta_seed_delta,
         };
         self.text_encoder(settings.clip_skip)?;
-        settings.prompts(self.steps(&settings)?)?;
+        settings.prompts(self.evaluations(&settings)?)?;
         Ok(settings)
     }
 

@@ -31,6 +31,8 @@ pub struct Piece {
     pub id: i32,
     /// The byte of the text that it begins at.
     pub start: usize,
+    /// Tokens from this one on that are of one learnt word; 1 for all others.
+    pub together: usize,
 }
 
 impl Tokenizer {
@@ -69,17 +71,19 @@ impl Tokenizer {
             .inner
             .encode(text, false)
             .map_err(|e| error(&e.to_string()))?;
-        let pieces = encoding.get_ids().iter().zip(encoding.get_offsets());
-        pieces
-            .flat_map(|(&id, &(start, _))| self.words.expand(id).map(move |id| (id, start)))
-            .map(|(id, start)| {
-                Ok(Piece {
+        let mut pieces = Vec::with_capacity(encoding.len());
+        for (&id, &(start, _)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let own = self.words.expand(id).count();
+            for (nth, id) in self.words.expand(id).enumerate() {
+                pieces.push(Piece {
                     id: i32::try_from(id)
                         .map_err(|_| error(&format!("token id {id} is too large")))?,
                     start: text.floor_char_boundary(start.min(text.len())),
-                })
-            })
-            .collect()
+                    together: own - nth,
+                });
+            }
+        }
+        Ok(pieces)
     }
 
     /// Encodes a text as diffusers does: nothing in it has a meaning of its own, and what finds no room is cut off.

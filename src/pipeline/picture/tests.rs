@@ -1,8 +1,8 @@
 use std::io::Cursor;
 
 use super::*;
-use crate::pipeline::PromptStyle;
-use crate::pipeline::samplers::SamplerKind;
+use crate::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
+use crate::pipeline::{PromptStyle, Rng};
 
 fn settings() -> Settings {
     Settings {
@@ -15,6 +15,16 @@ fn settings() -> Settings {
         height: 96,
         guidance_scale: 7.5,
         sampler: SamplerKind::EulerAncestral,
+        schedule: None,
+        spacing: None,
+        eta: None,
+        guidance_rescale: 0.0,
+        guidance_from: None,
+        guidance_until: None,
+        rng: Rng::Torch,
+        subseed: None,
+        eta_seed_delta: 0,
+        clip_skip: 1,
     }
 }
 
@@ -51,6 +61,36 @@ fn settings_are_written_as_the_webui_writes_them() {
         !text.contains("Negative prompt") && text.contains(", Prompt style: comfy, "),
         "{text}"
     );
+}
+
+/// Everything that can be chosen is written, and read again under the names of the options.
+#[test]
+fn all_settings_come_back() {
+    let all = Settings {
+        schedule: Some(ScheduleKind::Karras),
+        spacing: Some(Spacing::Trailing),
+        eta: Some(0.5),
+        guidance_rescale: 0.7,
+        guidance_from: Some(10.0),
+        guidance_until: Some(0.5),
+        rng: Rng::Philox,
+        subseed: Some((3, 0.25)),
+        eta_seed_delta: 31337,
+        clip_skip: 2,
+        prompt_style: PromptStyle::Comfy,
+        ..settings()
+    };
+    let text = all.parameters(&model());
+    let read = Remembered::read(Cursor::new(png_with("parameters", &text))).expect("settings");
+    let said = |name: &str| {
+        let found = read.options.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    for (name, value) in all.chosen() {
+        assert_eq!(said(name), value, "{name}");
+    }
+    let others = ["clip-skip", "prompt-style", "seed", "rng"].map(said);
+    assert_eq!(others, ["2", "comfy", "7", "philox"]);
 }
 
 /// A picture says the same whatever its format, and gives its settings back.

@@ -124,7 +124,12 @@ pub(super) fn webui(
             }
             continue;
         }
-        for Piece { id, start } in tokenizer.pieces(&part.text)? {
+        for piece in tokenizer.pieces(&part.text)? {
+            let Piece {
+                id,
+                start,
+                together,
+            } = piece;
             let is_full = filler.ids.len() == filler.room();
             if Some(id) == comma {
                 last_comma = Some(filler.ids.len());
@@ -138,7 +143,13 @@ pub(super) fn webui(
                 (filler.ids, filler.weights) = (ids, weights);
                 last_comma = None;
             }
-            if filler.ids.len() == filler.room() && !filler.is_out_of_room() {
+            // A learnt word stays whole where there is another chunk for it.
+            let is_too_long = together > 1
+                && together <= filler.room()
+                && filler.ids.len() + together > filler.room()
+                && !filler.is_last();
+            let is_full = filler.ids.len() == filler.room();
+            if (is_full || is_too_long) && !filler.is_out_of_room() {
                 filler.end();
                 last_comma = None;
             }

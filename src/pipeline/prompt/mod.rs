@@ -204,7 +204,7 @@ impl Prompt {
     /// schedule from 1, the first text is said once more than the schedule has it.
     pub fn text_at(&self, evaluation: usize) -> usize {
         let found = self.schedule.iter().find(|(end, _)| evaluation <= *end);
-        found.map_or(0, |(_, text)| *text)
+        found.or(self.schedule.last()).map_or(0, |(_, text)| *text)
     }
 
     /// Each text in chunks, at most `most`.

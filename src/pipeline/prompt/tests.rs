@@ -354,6 +354,36 @@ fn long_texts_continue_in_the_next_chunk() {
     );
 }
 
+/// `f` is a word of three vectors.
+#[test]
+fn a_learnt_word_stays_whole() {
+    let word = |(word, id): (&&str, i32)| {
+        serde_json::json!({
+            "id": id, "content": word, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": false,
+        })
+    };
+    let words: Vec<_> = ["f", "f_1", "f_2"].iter().zip(4..).map(word).collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": words,
+        "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "unk_token": "?", "vocab": { "?": 0, "<": 1, ">": 2, "a": 3 } },
+    });
+    let card = TextCard {
+        max_length: 6,
+        ..tokenizer(6).text()
+    };
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), card).expect("a tokenizer");
+    let ids = |prompt: &str, most: usize| -> Vec<Vec<i32>> {
+        let prompt = Prompt::parse(prompt, PromptStyle::Webui, 20).expect("a prompt");
+        let chunks = prompt.chunks(&tokenizer, most).expect("chunks").remove(0);
+        chunks.chunks.into_iter().map(|chunk| chunk.ids).collect()
+    };
+    assert_eq!(ids("a f", 2), [[1, 3, 4, 5, 6, 2]]);
+    assert_eq!(ids("a a f", 2), [[1, 3, 3, 2, 0, 0], [1, 4, 5, 6, 2, 0]]);
+    assert_eq!(ids("a a f", 1), [[1, 3, 3, 4, 5, 2]]);
+}
+
 #[test]
 fn weights_stand_beside_their_tokens() {
     let prompt = Prompt::parse("a (b:1.5) [c]", PromptStyle::Webui, 20).expect("a prompt");
