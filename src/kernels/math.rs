@@ -141,7 +141,7 @@ pub fn tanh(x: f32) -> f32 {
     let p = p.mul_add(z, 2.063_908_7e-2);
     let p = p.mul_add(z, -5.373_971_5e-2);
     let p = p.mul_add(z, 0.133_314_42);
-    let p = p.mul_add(z, -0.333_332_82);
+    let p = p.mul_add(z, -0.333_332_8);
     let near = p.mul_add(z * x, x);
     // Elsewhere: 1 - 2 / (1 + e^2|x|), which is 1 where the power is infinite.
     let y = x.abs();

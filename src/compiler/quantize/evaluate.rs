@@ -269,7 +269,7 @@ impl Evaluator {
         };
         let mut results = match numbers {
             Numbers::Stored if integers => self
-                .from_codes(layer, matrix.take())?
+                .coded_results(layer, matrix.take())
                 .collect::<Result<_, _>>()?,
             Numbers::Stored => {
                 matrix.iter_mut().for_each(|matrix| halve(matrix));
@@ -288,7 +288,7 @@ impl Evaluator {
                 }
             }
             Numbers::Compared(hear) if integers => {
-                for (exact, coded) in results.iter().zip(self.from_codes(layer, matrix.take())?) {
+                for (exact, coded) in results.iter().zip(self.coded_results(layer, matrix.take())) {
                     hear(layer.id, Error::between(exact, &coded?));
                 }
             }
@@ -303,11 +303,11 @@ impl Evaluator {
     }
 
     /// The results of a layer of integers, one after another.
-    fn from_codes<'s>(
+    fn coded_results<'s>(
         &'s self,
         layer: &'s Layer<'_>,
         matrix: Option<Vec<f32>>,
-    ) -> Result<impl Iterator<Item = Result<Vec<f32>, InterpretError>> + 's, InterpretError> {
+    ) -> impl Iterator<Item = Result<Vec<f32>, InterpretError>> + 's {
         let (graph, node) = (layer.graph, layer.graph.node(layer.id));
         let panels = matrix.map(|mut matrix| {
             let rows = layer.matrix.map_or(1, |weight| weight.shape()[0]);
@@ -316,7 +316,7 @@ impl Evaluator {
         });
         // Constants that are no product's matrix are one and the same for all.
         let mut integers: Option<Vec<Option<Rc<Tensor>>>> = None;
-        Ok(layer.operands.iter().map(move |operands| {
+        layer.operands.iter().map(move |operands| {
             let mut own = exact(operands);
             if let Some(coded) = operands.first().and_then(|x| x.as_ref()?.coded.clone()) {
                 own[0] = Some(coded);
@@ -334,7 +334,7 @@ impl Evaluator {
                 }
             }
             self.compute(graph, node, &own, panels.as_deref())
-        }))
+        })
     }
 
     /// A product's matrix as its kernel reads it.
