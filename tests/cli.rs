@@ -141,6 +141,7 @@ fn a_picture_says_how_it_was_drawn() {
     let texts = png_texts(&folder.path().join("x.png"));
     let expected = [
         ("Software", concat!("kiln ", env!("CARGO_PKG_VERSION"))),
+        ("clip-skip", "1"),
         ("guidance-scale", "3"),
         ("model", "toy"),
         ("negative", "blå 🍎"),

@@ -42,6 +42,7 @@ fn a_request_takes_the_cards_defaults() {
         height: 64,
         guidance_scale: 3.0,
         sampler: SamplerKind::Ddim,
+        clip_skip: 1,
     };
     assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
     assert_eq!(kiln.sizes(), toy::SIZES);
@@ -53,6 +54,29 @@ fn a_request_takes_the_cards_defaults() {
     assert_eq!(picture.view().dim(), (64, 64, 3));
     let memory = kiln.memory(&expected).expect("sizes");
     assert!(memory.arena_bytes >= 64 * 64 * 3 * 4 && memory.weight_bytes > 0);
+}
+
+#[test]
+fn a_text_encoder_can_leave_out_its_last_layer() {
+    let (_folder, kiln) = toy();
+    let draw = |clip_skip: u32| kiln.draw(&apple().clip_skip(clip_skip), &mut on);
+    let (whole, shorter) = (draw(1).expect("a picture"), draw(2).expect("a picture"));
+    assert_eq!(
+        whole.pixels(),
+        kiln.draw(&apple(), &mut on).expect("a picture").pixels()
+    );
+    assert_ne!(whole.pixels(), shorter.pixels());
+    assert_eq!(shorter.settings().clip_skip, 2);
+    let error = draw(3).expect_err("no such form").to_string();
+    assert_eq!(error, "clip skip 3: the model has 1, 2");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let defaults = json!({
+        "steps": 4, "guidance_scale": 3.0, "sampler": "ddim", "width": 64, "height": 64, "clip_skip": 2,
+    });
+    let path = toy::write_with(folder.path(), &json!({ "defaults": defaults }), &json!({}));
+    let kiln = Kiln::open(path).expect("a package");
+    let picture = kiln.draw(&apple(), &mut on).expect("a picture");
+    assert_eq!(picture.pixels(), shorter.pixels());
 }
 
 #[test]
@@ -371,6 +395,7 @@ fn command(picture: &Picture) -> String {
         height,
         guidance_scale,
         sampler,
+        clip_skip: _,
     } = picture.settings();
     format!(
         "kiln draw '{prompt}' --negative '{negative}' --steps {steps} --seed {seed} --size {width}x{height} \

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Tensors;
-use kiln::pipeline::Noise;
+use kiln::pipeline::{Noise, Rng, Seeds};
 use serde::Deserialize;
 
 /// PyTorch's answers with AVX2 and without, which differ by up to 1.8e-6, and how near they must be.
@@ -90,4 +90,78 @@ fn has_the_same_bits_everywhere() {
             (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3_u64)
         });
     assert_eq!(hash, 9_370_312_530_740_065_837);
+}
+
+#[derive(Deserialize)]
+struct Begin {
+    rng: String,
+    seed: String,
+    shape: [usize; 3],
+    subseed: Option<String>,
+    #[serde(default)]
+    strength: f32,
+    delta: u64,
+    first: Vec<f32>,
+    sum: f64,
+    next: Vec<f32>,
+}
+
+/// Both generators, with sub-seeds: the initial noise, and what a sampler draws after it.
+#[test]
+fn pictures_begin_with_the_noise_of_their_seeds() {
+    let rows: Vec<Begin> = common::json("seeds.json");
+    assert!(rows.len() > 25);
+    let number = |text: &String| text.parse().expect("a seed");
+    for row in rows {
+        let [channels, height, width] = row.shape;
+        let seeds = Seeds {
+            rng: row.rng.parse().expect("a generator"),
+            seed: number(&row.seed),
+            subseed: row
+                .subseed
+                .as_ref()
+                .map(|seed| (number(seed), row.strength)),
+            eta_seed_delta: row.delta,
+        };
+        let mut latents = vec![0.0; channels * height * width];
+        let mut noise = seeds.begin(&mut latents, [height, width]);
+        let near = |actual: &[f32], expected: &[f32]| {
+            let error = |(a, b): (&f32, &f32)| (a - b).abs();
+            let error = actual.iter().zip(expected).map(error).fold(0.0, f32::max);
+            assert!(error < 2e-6, "{} {:?}: {error:e}", row.seed, row.shape);
+        };
+        near(&latents[..16], &row.first);
+        let sum: f64 = latents.iter().map(|&x| f64::from(x)).sum();
+        assert!(
+            (sum - row.sum).abs() < 2e-3,
+            "{}: {sum} {}",
+            row.seed,
+            row.sum
+        );
+        let mut next = vec![0.0; latents.len()];
+        noise.fill(&mut next);
+        near(&next[..8], &row.next);
+    }
+}
+
+/// A seed has one noise whatever came before; a strength of 0 leaves it, one of 1 is the other seed's.
+#[test]
+fn subseeds_go_from_one_seed_to_the_other() {
+    for rng in Rng::ALL {
+        let noise = |seed, subseed| {
+            let mut latents = vec![0.0; 4 * 8 * 8];
+            let seeds = Seeds {
+                rng,
+                seed,
+                subseed,
+                eta_seed_delta: 0,
+            };
+            seeds.begin(&mut latents, [8, 8]);
+            latents
+        };
+        assert_eq!(noise(1, Some((2, 0.0))), noise(1, None));
+        let error = |(a, b): (&f32, &f32)| (a - b).abs();
+        let (turned, other) = (noise(1, Some((2, 1.0))), noise(2, None));
+        assert!(turned.iter().zip(&other).map(error).fold(0.0, f32::max) < 1e-6);
+    }
 }

@@ -3,16 +3,18 @@
 #[allow(dead_code)]
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{Tensors, relative_error};
 use kiln::pipeline::Noise;
-use kiln::pipeline::samplers::{SamplerKind, Schedule, ScheduleError};
+use kiln::pipeline::samplers::{Run, Sampler, SamplerKind, Schedule, ScheduleError, ScheduleKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 const LEN: usize = 64;
 
 #[derive(Deserialize)]
-struct Run {
+struct Recorded {
     name: String,
     sampler: String,
     steps: usize,
@@ -23,7 +25,7 @@ struct Run {
 #[test]
 fn agree_with_diffusers_step_by_step() {
     let file = Tensors::read("samplers/samplers.safetensors");
-    let runs: Vec<Run> = common::json("samplers/index.json");
+    let runs: Vec<Recorded> = common::json("samplers/index.json");
     assert!(runs.len() > 100);
     let initial = file.values("initial");
     let outputs = file.values("model_outputs");
@@ -35,10 +37,12 @@ fn agree_with_diffusers_step_by_step() {
             .parse()
             .expect("a sampler");
         let schedule = Schedule::from_json(&run.config.to_string()).expect("a schedule");
-        let mut sampler = kind.prepare(&schedule, run.steps, LEN).expect("a sampler");
+        let mut sampler = kind
+            .prepare(&schedule, &Run::new(run.steps, LEN))
+            .expect("a sampler");
 
         assert_eq!(
-            sampler.timesteps(),
+            timesteps(&*sampler),
             file.values(&format!("{name}.timesteps")),
             "{name}"
         );
@@ -74,6 +78,168 @@ fn agree_with_diffusers_step_by_step() {
             assert!(error < 1e-5, "{name} step {step}: {error:e}");
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Trajectory {
+    name: String,
+    sampler: String,
+    schedule: String,
+    steps: usize,
+    #[serde(default)]
+    start: usize,
+    eta: Option<f32>,
+    initial_sigma: f32,
+    config: Value,
+}
+
+impl Trajectory {
+    const LEN: usize = 16;
+
+    fn prepare(&self) -> Box<dyn Sampler + Send> {
+        let mut config = json!({
+            "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        });
+        for (key, value) in self.config.as_object().expect("an object") {
+            config[key] = value.clone();
+        }
+        let schedule = Schedule::from_json(&config.to_string()).expect("a schedule");
+        let run = Run {
+            start: self.start,
+            schedule: Some(self.schedule.parse().expect("a schedule")),
+            eta: self.eta,
+            ..Run::new(self.steps, Self::LEN)
+        };
+        let kind: SamplerKind = self.sampler.parse().expect("a sampler");
+        kind.prepare(&schedule, &run).expect("a sampler")
+    }
+}
+
+/// The latents, the pattern of the model and the noise of a trajectory, as make_trajectories.py has them.
+struct Begin {
+    latents: Vec<f32>,
+    pattern: Vec<f32>,
+    noise: Noise,
+}
+
+impl Begin {
+    fn of(run: &Trajectory, sampler: &dyn Sampler, file: &Tensors) -> Self {
+        let mut noise = Noise::new(11);
+        // Both are in the file, for PyTorch's last bits differ from machine to machine.
+        noise.fill(&mut [0.0; Trajectory::LEN]);
+        noise.fill(&mut [0.0; Trajectory::LEN]);
+        let (initial, pattern) = (file.values("initial"), file.values("pattern"));
+        let latents = match run.start {
+            0 => initial
+                .iter()
+                .map(|x| x * sampler.initial_sigma())
+                .collect(),
+            _ => {
+                let mut picture = pattern.clone();
+                sampler.add_noise(&mut picture, &initial);
+                picture
+            }
+        };
+        Self {
+            latents,
+            pattern,
+            noise,
+        }
+    }
+
+    /// Evaluates the model and takes the sampler on.
+    fn go_on(&mut self, sampler: &mut dyn Sampler, index: usize) {
+        let mut input = [0.0; Trajectory::LEN];
+        sampler.scale_input(index, &self.latents, &mut input);
+        let scale = sampler.evaluations()[index].timestep * 0.001;
+        for (x, pattern) in input.iter_mut().zip(&self.pattern) {
+            *x = *x * 0.75 + pattern * scale;
+        }
+        sampler.step(index, &input, &mut self.latents, &mut self.noise);
+    }
+}
+
+/// Every sampler, on every schedule, with every kind of prediction: what diffusers or k-diffusion gives.
+#[test]
+fn agree_with_the_references_step_by_step() {
+    let file = Tensors::read("trajectories/trajectories.safetensors");
+    let runs: Vec<Trajectory> = common::json("trajectories/index.json");
+    for kind in SamplerKind::ALL {
+        for schedule in kind.schedules() {
+            // Its reference has no other; they are checked with other samplers.
+            let known =
+                |run: &Trajectory| run.sampler == kind.name() && run.schedule == schedule.name();
+            let checked = runs.iter().filter(|run| known(run)).count();
+            assert!(
+                checked > 1 || NO_REFERENCE.contains(&kind),
+                "{kind} {schedule}"
+            );
+        }
+    }
+    for run in &runs {
+        let name = &run.name;
+        let mut sampler = run.prepare();
+        let expected = file.values(&format!("{name}.timesteps"));
+        assert_eq!(sampler.evaluations().len(), expected.len(), "{name}");
+        for (evaluation, expected) in sampler.evaluations().iter().zip(&expected) {
+            let error = (evaluation.timestep - expected).abs();
+            assert!(error < 2e-3, "{name}: {} {expected}", evaluation.timestep);
+        }
+        let sigma = sampler.initial_sigma();
+        assert!((sigma / run.initial_sigma - 1.0).abs() < 1e-6, "{name}");
+
+        let samples = file.values(&format!("{name}.samples"));
+        let mut samples = samples.chunks_exact(Trajectory::LEN);
+        let mut state = Begin::of(run, &*sampler, &file);
+        for index in 0..sampler.evaluations().len() {
+            state.go_on(&mut *sampler, index);
+            if sampler.completes_step(index) {
+                let error = relative_error(&state.latents, samples.next().expect("a step"));
+                assert!(error < 1e-5, "{name} evaluation {index}: {error:e}");
+            }
+        }
+        assert_eq!(samples.next(), None, "{name}");
+    }
+}
+
+/// Samplers whose diffusers scheduler cannot be given sigmas of one's own.
+const NO_REFERENCE: [SamplerKind; 4] = [
+    SamplerKind::Dpm2,
+    SamplerKind::Dpm2Ancestral,
+    SamplerKind::Lms,
+    SamplerKind::DpmppSde,
+];
+
+/// Latents, noise and the sampler's state are all that a run depends on: a run that is broken off after any evaluation and
+/// taken up by another sampler ends with the same bits.
+#[test]
+fn a_run_can_be_taken_up_again() {
+    let file = Tensors::read("trajectories/trajectories.safetensors");
+    let runs: Vec<Trajectory> = common::json("trajectories/index.json");
+    let mut seen = BTreeSet::new();
+    for run in runs.iter().filter(|run| run.steps >= 4 && run.start == 0) {
+        if !seen.insert((run.sampler.clone(), run.eta.map(f32::to_bits))) {
+            continue;
+        }
+        let mut whole = run.prepare();
+        let count = whole.evaluations().len();
+        let mut expected = Begin::of(run, &*whole, &file);
+        (0..count).for_each(|index| expected.go_on(&mut *whole, index));
+        for broken in 1..count {
+            let (mut first, mut second) = (run.prepare(), run.prepare());
+            let mut state = Begin::of(run, &*first, &file);
+            (0..broken).for_each(|index| state.go_on(&mut *first, index));
+            for (to, from) in second.state().iter_mut().zip(first.state()) {
+                to.copy_from_slice(from);
+            }
+            (broken..count).for_each(|index| state.go_on(&mut *second, index));
+            assert_eq!(state.latents, expected.latents, "{} {broken}", run.name);
+        }
+    }
+}
+
+fn timesteps(sampler: &dyn Sampler) -> Vec<f32> {
+    sampler.evaluations().iter().map(|e| e.timestep).collect()
 }
 
 fn emoji() -> Value {
@@ -150,9 +316,8 @@ fn missing_keys_take_the_samplers_defaults() {
         .remove("timestep_spacing");
     let schedule = Schedule::from_json(&config.to_string()).expect("a schedule");
     let first = |kind: SamplerKind| {
-        kind.prepare(&schedule, 4, LEN)
-            .expect("a sampler")
-            .timesteps()[0]
+        let sampler = kind.prepare(&schedule, &Run::new(4, LEN));
+        timesteps(&*sampler.expect("a sampler"))[0]
     };
     assert_eq!(first(SamplerKind::Ddim), 751.0);
     assert_eq!(first(SamplerKind::Euler), 999.0);
@@ -176,14 +341,16 @@ fn zero_signal_needs_velocity() {
     let changes = json!({ "rescale_betas_zero_snr": true, "timestep_spacing": "trailing" });
     let schedule = with(changes.clone()).expect("a schedule");
     assert_eq!(
-        SamplerKind::Ddim.prepare(&schedule, 4, LEN).err(),
+        SamplerKind::Ddim
+            .prepare(&schedule, &Run::new(4, LEN))
+            .err(),
         Some(ScheduleError::NoSignal { timestep: 999 })
     );
     let mut changes = changes;
     changes["prediction_type"] = json!("v_prediction");
     let schedule = with(changes).expect("a schedule");
     let mut sampler = SamplerKind::Ddim
-        .prepare(&schedule, 4, LEN)
+        .prepare(&schedule, &Run::new(4, LEN))
         .expect("a sampler");
     let mut latents = vec![1.0; LEN];
     sampler.step(0, &[0.5; LEN], &mut latents, &mut Noise::new(0));
@@ -198,8 +365,8 @@ fn refuse_what_they_do_not_know() {
             "scheduler: beta_schedule is `sigmoid`, known: linear, scaled_linear, squaredcos_cap_v2",
         ),
         (
-            json!({ "prediction_type": "sample" }),
-            "scheduler: prediction_type is `sample`, known: epsilon, v_prediction",
+            json!({ "prediction_type": "flow" }),
+            "scheduler: prediction_type is `flow`, known: epsilon, v_prediction, sample",
         ),
         (
             json!({ "timestep_spacing": "even" }),
@@ -251,9 +418,19 @@ fn refuse_what_they_cannot_do() {
             "scheduler: thresholding is not supported by the sampler ddim",
         ),
         (
-            SamplerKind::Euler,
-            json!({ "use_karras_sigmas": true }),
-            "scheduler: use_karras_sigmas is not supported by the sampler euler",
+            SamplerKind::Pndm,
+            json!({ "rescale_betas_zero_snr": true }),
+            "scheduler: rescale_betas_zero_snr is not supported by the sampler pndm",
+        ),
+        (
+            SamplerKind::Ddpm,
+            json!({ "variance_type": "learned" }),
+            "scheduler: variance_type is not supported by the sampler ddpm",
+        ),
+        (
+            SamplerKind::Unipc,
+            json!({ "predict_x0": false }),
+            "scheduler: predict_x0 is not supported by the sampler unipc",
         ),
         (
             SamplerKind::Euler,
@@ -262,43 +439,235 @@ fn refuse_what_they_cannot_do() {
         ),
     ] {
         let schedule = with(changes).expect("a schedule");
-        let error = kind.prepare(&schedule, 4, LEN).err().expect("an error");
+        let error = kind
+            .prepare(&schedule, &Run::new(4, LEN))
+            .err()
+            .expect("an error");
         assert_eq!(error.to_string(), message);
         assert!(
             SamplerKind::EulerAncestral
-                .prepare(&schedule, 4, LEN)
+                .prepare(&schedule, &Run::new(4, LEN))
                 .is_ok()
         );
     }
+}
+
+#[test]
+fn refuse_more_steps_than_there_are() {
     let schedule = with(json!({})).expect("a schedule");
+    let most = |kind| match kind {
+        SamplerKind::Lcm | SamplerKind::Tcd => 50,
+        // Their steps are between one timestep more.
+        SamplerKind::Dpmpp2m
+        | SamplerKind::Dpmpp2mSde
+        | SamplerKind::Dpmpp3mSde
+        | SamplerKind::Unipc
+        | SamplerKind::Deis => 998,
+        _ => 1000,
+    };
     for kind in SamplerKind::ALL {
         for steps in [0, 1001] {
-            let error = kind.prepare(&schedule, steps, LEN).err().expect("an error");
-            assert_eq!(error, ScheduleError::Steps { steps, most: 1000 });
+            let error = kind.prepare(&schedule, &Run::new(steps, LEN)).err();
+            let expected = ScheduleError::Steps {
+                steps,
+                most: most(kind),
+            };
+            assert_eq!(error, Some(expected), "{kind}");
         }
     }
-    let error = SamplerKind::Ddim
-        .prepare(&schedule, 1000, LEN)
-        .err()
-        .expect("an error");
-    assert_eq!(
-        error,
-        ScheduleError::Steps {
+    for kind in [SamplerKind::Ddim, SamplerKind::Ddpm, SamplerKind::Pndm] {
+        let error = kind.prepare(&schedule, &Run::new(1000, LEN)).err();
+        let expected = ScheduleError::Steps {
             steps: 1000,
-            most: 999
+            most: 999,
+        };
+        assert_eq!(error, Some(expected), "{kind}");
+    }
+}
+
+#[test]
+fn refuse_what_is_not_theirs() {
+    let schedule = with(json!({})).expect("a schedule");
+    let error = |kind: SamplerKind, run: Run| {
+        let error = kind.prepare(&schedule, &run).err();
+        error.expect("an error").to_string()
+    };
+    let run = Run::new(4, LEN);
+    for kind in SamplerKind::ALL {
+        for asked in ScheduleKind::ALL {
+            let run = Run {
+                schedule: Some(asked),
+                ..run
+            };
+            let prepared = kind.prepare(&schedule, &run).map(|_| ());
+            assert_eq!(
+                prepared.is_ok(),
+                kind.schedules().contains(&asked),
+                "{kind} {asked}"
+            );
         }
+        for eta in [-0.1, 1.5, f32::NAN] {
+            let eta = Some(eta);
+            assert!(kind.prepare(&schedule, &Run { eta, ..run }).is_err());
+        }
+        assert_eq!(
+            error(kind, Run { start: 4, ..run }),
+            "step 4 is not one of 4, counted from 0"
+        );
+    }
+    let karras = Run {
+        schedule: Some(ScheduleKind::Karras),
+        ..run
+    };
+    assert_eq!(
+        error(SamplerKind::Ddim, karras),
+        "schedule karras: the sampler ddim takes normal"
     );
+    let eta = |eta| Run {
+        eta: Some(eta),
+        ..run
+    };
+    assert_eq!(
+        error(SamplerKind::Heun, eta(0.5)),
+        "eta: the sampler heun has none"
+    );
+    assert_eq!(
+        error(SamplerKind::EulerAncestral, eta(2.0)),
+        "eta is 2, expected 0 to 1"
+    );
+}
+
+/// A model's file may ask for sigmas; those whose diffusers scheduler reads the key follow it.
+#[test]
+fn the_file_may_ask_for_sigmas() {
+    let first = |kind: SamplerKind, changes| {
+        let schedule = with(changes).expect("a schedule");
+        let sampler = kind.prepare(&schedule, &Run::new(8, LEN));
+        sampler.expect("a sampler").evaluations()[1].sigma
+    };
+    let karras = || json!({ "use_karras_sigmas": true });
+    assert_ne!(
+        first(SamplerKind::Euler, karras()),
+        first(SamplerKind::Euler, json!({}))
+    );
+    assert_eq!(
+        first(SamplerKind::EulerAncestral, karras()),
+        first(SamplerKind::EulerAncestral, json!({}))
+    );
+    let both = with(json!({ "use_karras_sigmas": true, "use_beta_sigmas": true }));
+    let error = both.err().expect("an error").to_string();
+    assert!(error.contains("one of them"), "{error}");
 }
 
 #[test]
 fn an_unknown_name_lists_the_known() {
-    let error = "plms"
+    let error = "restart"
         .parse::<SamplerKind>()
         .expect_err("there is no such sampler");
     assert_eq!(
         error.to_string(),
-        "unknown sampler `plms`, there are: ddim, euler, euler-a"
+        "unknown sampler `restart`, there are: ddim, ddpm, pndm, euler, euler-a, heun, dpm2, dpm2-a, lms, dpmpp-2s-a, dpmpp-2m, \
+         dpmpp-sde, dpmpp-2m-sde, dpmpp-3m-sde, unipc, deis, ipndm, lcm, tcd"
     );
+    let error = "kl_optimal"
+        .parse::<ScheduleKind>()
+        .expect_err("there is no such schedule");
+    assert_eq!(
+        error.to_string(),
+        "unknown schedule `kl_optimal`, there are: normal, karras, exponential, sgm-uniform, simple, beta, align-your-steps"
+    );
+}
+
+/// Every name in the tables of samplers/README.md means the sampler or the schedule of its row.
+#[test]
+fn the_names_of_other_tools_are_known() {
+    let text = include_str!("../src/pipeline/samplers/README.md");
+    let mut rows = 0;
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let own = cells[0].trim_matches('`');
+        let names = |cell: &str| -> Vec<String> {
+            let names = cell.replace('`', "");
+            names.split(", ").map(str::to_owned).collect()
+        };
+        rows += 1;
+        if let Ok(schedule) = own.parse::<ScheduleKind>() {
+            let comfy = if own == "align-your-steps" {
+                ""
+            } else {
+                cells[2]
+            };
+            for name in names(cells[1]).into_iter().chain(names(comfy)) {
+                let parsed = name.parse::<ScheduleKind>();
+                assert!(name.is_empty() || parsed == Ok(schedule), "{name}");
+            }
+            continue;
+        }
+        let kind: SamplerKind = own.parse().expect("a sampler");
+        assert_eq!(kind.name(), own);
+        // Two rows share a scheduler of diffusers; its name means the first.
+        let scheduler = match kind {
+            SamplerKind::Dpmpp2mSde => "",
+            _ => cells[3].split([' ', ',']).next().unwrap_or(""),
+        };
+        let others = names(cells[1]).into_iter().chain(names(cells[2]));
+        for name in others
+            .chain(names(scheduler))
+            .filter(|name| !name.is_empty())
+        {
+            assert_eq!(SamplerKind::from_name(&name), Ok((kind, None)), "{name}");
+        }
+        assert!(
+            cells[6].contains("diffusion") || cells[6].contains("diffusers"),
+            "{own}"
+        );
+    }
+    assert_eq!(rows, SamplerKind::ALL.len() + ScheduleKind::ALL.len());
+}
+
+#[test]
+fn old_names_of_the_webui_end_with_the_schedule() {
+    for (name, kind, schedule) in [
+        (
+            "DPM++ 2M Karras",
+            SamplerKind::Dpmpp2m,
+            Some(ScheduleKind::Karras),
+        ),
+        (
+            "DPM++ 2M SDE Exponential",
+            SamplerKind::Dpmpp2mSde,
+            Some(ScheduleKind::Exponential),
+        ),
+        (
+            "k_dpmpp_2m_sde_exp",
+            SamplerKind::Dpmpp2mSde,
+            Some(ScheduleKind::Exponential),
+        ),
+        (
+            "DPM2 a Karras",
+            SamplerKind::Dpm2Ancestral,
+            Some(ScheduleKind::Karras),
+        ),
+        ("LMS Karras", SamplerKind::Lms, Some(ScheduleKind::Karras)),
+        (
+            "Euler SGM Uniform",
+            SamplerKind::Euler,
+            Some(ScheduleKind::SgmUniform),
+        ),
+        ("euler_ancestral", SamplerKind::EulerAncestral, None),
+        ("k_euler_a", SamplerKind::EulerAncestral, None),
+    ] {
+        assert_eq!(SamplerKind::from_name(name), Ok((kind, schedule)), "{name}");
+    }
+    for name in [
+        "",
+        "Karras",
+        "DPM fast",
+        "DPM++ 2M SDE Heun",
+        "Euler Karras Karras",
+    ] {
+        assert!(SamplerKind::from_name(name).is_err(), "{name}");
+    }
 }
 
 /// The final sigma of `final_sigmas_type: sigma_min` is the training's smallest: some noise stays.
@@ -307,7 +676,7 @@ fn the_final_sigma_may_be_the_smallest() {
     let run = |kind: &str| {
         let schedule = with(json!({ "final_sigmas_type": kind })).expect("a schedule");
         let mut sampler = SamplerKind::Euler
-            .prepare(&schedule, 1, 1)
+            .prepare(&schedule, &Run::new(1, 1))
             .expect("a sampler");
         let mut latents = [0.0];
         sampler.step(0, &[1.0], &mut latents, &mut Noise::new(0));

@@ -9,7 +9,7 @@ use crate::runtime::{Data, ProgramId, Session, Silent};
 use super::error::SectionError;
 use super::noise::Noise;
 use super::picture::to_rgb8;
-use super::samplers::{Sampler, ScheduleError};
+use super::samplers::{Run, Sampler, ScheduleError};
 use super::{Error, Kiln, Picture, RequestError, Settings, Tokenizer, Watch};
 
 /// A part of a drawing that is done.
@@ -212,9 +212,10 @@ impl Kiln {
         noise.fill(&mut latents);
         let sigma = sampler.initial_sigma();
         latents.iter_mut().for_each(|x| *x *= sigma);
-        for index in 0..settings.steps {
+        for index in 0..sampler.evaluations().len() {
+            let step = sampler.evaluations()[index].step + 1;
             sampler.scale_input(index, &latents, &mut input);
-            let timestep = [sampler.timesteps()[index]];
+            let timestep = [sampler.evaluations()[index].timestep];
             let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
             for (lane, context) in context
                 .chunks_exact((context.len() / programs.lanes).max(1))
@@ -241,18 +242,20 @@ impl Kiln {
             if !prediction.iter().all(|x| x.is_finite()) {
                 return Err(Error::NotFinite {
                     graph: GraphKind::Unet,
-                    step: Some(index + 1),
+                    step: Some(step),
                 });
             }
             sampler.step(index, &prediction, &mut latents, &mut noise);
-            report(
-                progress,
-                Progress::Denoised {
-                    step: index + 1,
-                    steps: settings.steps,
-                    latents: &latents,
-                },
-            )?;
+            if sampler.completes_step(index) {
+                report(
+                    progress,
+                    Progress::Denoised {
+                        step,
+                        steps: settings.steps,
+                        latents: &latents,
+                    },
+                )?;
+            }
         }
         Ok(latents)
     }
@@ -291,7 +294,7 @@ impl Kiln {
     ) -> Result<Box<dyn Sampler + Send>, Error> {
         settings
             .sampler
-            .prepare(&self.schedule, settings.steps, latents)
+            .prepare(&self.schedule, &Run::new(settings.steps, latents))
             .map_err(|error| match error {
                 ScheduleError::Steps { steps, most } => RequestError::Steps { steps, most }.into(),
                 source => Error::Schedule {

@@ -20,12 +20,13 @@ pub const SIZES: [(u32, u32); 2] = [(64, 64), (96, 64)];
 /// The package's bytes, with a card and a scheduler changed by the keys of `card` and `scheduler`.
 pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
     let mut parts = Parts::default();
-    parts.text_encoder();
+    parts.text_encoder(1);
     for (width, height) in SIZES {
         parts.unet(height, width);
         parts.vae_decoder(height, width);
         parts.vae_encoder(height, width);
     }
+    parts.text_encoder(2);
     let writer = PackageWriter {
         card: merged(
             json!({
@@ -139,7 +140,8 @@ impl Parts {
         });
     }
 
-    fn text_encoder(&mut self) {
+    /// Each form has weights of its own, so what comes of it differs.
+    fn text_encoder(&mut self, clip_skip: u32) {
         let mut arena = Arena::default();
         let ids = arena.take(DType::I32, TOKENS);
         let out = arena.take(DType::F32, TOKENS * DIM);
@@ -164,6 +166,8 @@ impl Parts {
                 &[ids, table, Operand::EMPTY, positions, out],
             )],
         );
+        let last = self.programs.last_mut().expect("just pushed");
+        last.clip_skip = clip_skip;
     }
 
     fn unet(&mut self, height: u32, width: u32) {

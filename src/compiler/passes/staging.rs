@@ -20,7 +20,7 @@ use crate::graph::{Graph, Op, ValueId};
 pub struct Stages {
     /// From `encoder_hidden_states`, once for a prompt.
     pub prompt: Option<Graph>,
-    /// From `timestep`, and from LCM's `timestep_cond` where there is one, once for a step.
+    /// From `timestep` and, if there is one, `timestep_cond`, once for a step.
     pub timestep: Option<Graph>,
     /// From the other inputs and the outputs of both.
     pub step: Graph,

@@ -11,9 +11,7 @@ use kiln_package::{
 use proptest::prelude::*;
 
 use super::memory::{self, Lifetime};
-use super::{
-    Form, PackageParts, Part, Plan, PlanError, Precision, Progress, Weights, emit,
-};
+use super::{Form, PackageParts, Part, Plan, PlanError, Precision, Progress, Weights, emit};
 use crate::graph::{Graph, ValueKind};
 
 fn lifetime(bytes: u64, first: usize, last: usize) -> Lifetime {

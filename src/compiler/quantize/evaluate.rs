@@ -119,10 +119,21 @@ impl Evaluator {
         }
     }
 
+    /// As [`Evaluator::run_all`], on one set of inputs.
+    pub fn run(
+        &self,
+        graph: &Graph,
+        inputs: &[Tensor],
+        numbers: Numbers<'_>,
+    ) -> Result<Vec<Tensor>, InterpretError> {
+        let outputs = self.run_all(graph, &[inputs.to_vec()], numbers, &mut |_| ())?;
+        Ok(outputs.into_iter().flatten().collect())
+    }
+
     /// Runs a graph of kiln operators that verifies on several sets of inputs, each in the order of the graph's; gives the
     /// outputs of each. All go through a layer together, so each weight is read and packed once and then dropped; `read` is
     /// told the elements of each matrix.
-    pub fn run(
+    pub fn run_all(
         &self,
         graph: &Graph,
         inputs: &[Vec<Tensor>],

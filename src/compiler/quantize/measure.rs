@@ -44,7 +44,7 @@ pub(crate) fn measure(
         .collect();
     let mut decibels = vec![Vec::new(); ids.len()];
     let mut hear = |id: NodeId, error: Error| decibels[index[&id]].push(error.decibels());
-    let outputs = evaluator.run(&quantized, inputs, Numbers::Compared(&mut hear), read)?;
+    let outputs = evaluator.run_all(&quantized, inputs, Numbers::Compared(&mut hear), read)?;
     let product = |(node, decibels): (NodeId, Vec<f64>)| {
         let reason = excluded
             .get(&node)
@@ -70,7 +70,7 @@ pub(crate) fn whole(
     evaluator: &Evaluator,
     read: &mut dyn FnMut(usize),
 ) -> Result<Vec<f64>, InterpretError> {
-    let found = evaluator.run(graph, inputs, Numbers::Stored, read)?;
+    let found = evaluator.run_all(graph, inputs, Numbers::Stored, read)?;
     let one = |(exact, found): (&Vec<Tensor>, &Vec<Tensor>)| {
         let outputs = exact.iter().zip(found);
         let errors = outputs.map(|(exact, found)| Error::between(&exact.data, &found.data));

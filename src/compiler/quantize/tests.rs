@@ -195,9 +195,7 @@ fn run(
     inputs: &[Tensor],
     numbers: Numbers<'_>,
 ) -> Vec<Tensor> {
-    let inputs = [inputs.to_vec()];
-    let outputs = evaluator.run(graph, &inputs, numbers, &mut |_| ());
-    outputs.unwrap().remove(0)
+    evaluator.run(graph, inputs, numbers).unwrap()
 }
 
 #[test]
@@ -221,12 +219,12 @@ fn inputs_that_go_through_together_are_alone() {
     let mut hear = |id, error: Error| heard.push((id, error));
     let mut read = 0;
     let exact = evaluator
-        .run(&quantized, &sets, Numbers::Compared(&mut hear), &mut |n| {
+        .run_all(&quantized, &sets, Numbers::Compared(&mut hear), &mut |n| {
             read += n
         })
         .unwrap();
     let stored = evaluator
-        .run(&quantized, &sets, Numbers::Stored, &mut |_| ())
+        .run_all(&quantized, &sets, Numbers::Stored, &mut |_| ())
         .unwrap();
     let matrices = quantized
         .iter_nodes()

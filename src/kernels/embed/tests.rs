@@ -34,7 +34,7 @@ fn codes_stand_for_multiples_of_their_rows_scale() {
         scale: &scale,
     };
     let positions = [0.25f32, 0.5, 0.75, 1.0];
-    let mut look_up = |positions| {
+    let look_up = |positions| {
         let mut out = [0.0f32; 4];
         let job = Embed::new(
             Kernels::detect(),

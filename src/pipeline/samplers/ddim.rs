@@ -1,109 +1,86 @@
-//! DDIM (Song et al., "Denoising Diffusion Implicit Models", equation 12) without added noise (eta 0).
+//! DDIM (Song et al., "Denoising Diffusion Implicit Models", equation 12). diffusers' `DDIMScheduler`.
 
-use super::{Noise, Prediction, Sampler, Schedule, ScheduleError, Spacing};
+use super::predict::Scaled;
+use super::{Course, Noise, Run, Sampler, Schedule, ScheduleError};
 
 /// ```text
-/// epsilon:    x0 = (x - sqrt(1 - a) p) / sqrt(a)          e = p
-/// v:          x0 = sqrt(a) x - sqrt(1 - a) p              e = sqrt(a) p + sqrt(1 - a) x
-/// x = sqrt(a') clip(x0) + sqrt(1 - a') e
+/// d  = eta sqrt((1 - a') / (1 - a) (1 - a / a'))
+/// x  = sqrt(a') clip(picture) + sqrt(1 - a' - d^2) epsilon + d noise
 /// ```
-/// with `a` the cumulative alpha at the step's timestep and `a'` at the one `train / steps` before it.
+/// with `a` the cumulative alpha at the step's timestep and `a'` at the one `train / steps` before it. `eta` is 0 unless said
+/// otherwise: then no noise is drawn.
 pub struct Ddim {
-    timesteps: Vec<f32>,
+    course: Course,
     steps: Vec<Coefficients>,
-    prediction: Prediction,
     clip: Option<f32>,
+    fresh: Vec<f32>,
 }
 
-/// Square roots of the signal's and the noise's share, before and after the step.
 struct Coefficients {
+    predict: Scaled,
+    /// The signal after the step, what is left of the predicted noise, and the deviation of the noise added.
     signal: f32,
-    noise: f32,
-    next_signal: f32,
-    next_noise: f32,
+    direction: f32,
+    deviation: f32,
 }
 
 impl Ddim {
-    /// Prepares `steps` steps of a model's schedule. Its default spacing is [`Spacing::Leading`].
-    pub fn new(schedule: &Schedule, steps: usize) -> Result<Self, ScheduleError> {
+    /// Prepares a run. Its default spacing is [`Spacing::Leading`](super::Spacing::Leading).
+    pub fn new(schedule: &Schedule, run: &Run) -> Result<Self, ScheduleError> {
         schedule.refuse_thresholding("ddim")?;
-        let train = schedule.train_timesteps();
-        let timesteps: Vec<usize> = schedule
-            .timesteps(schedule.spacing.unwrap_or(Spacing::Leading), steps)?
-            .into_iter()
-            .map(|t| libm::rint(t) as usize)
-            .collect();
-        if timesteps[0] >= train {
-            return Err(ScheduleError::Steps {
-                steps,
-                most: most_leading_steps(schedule),
-            });
-        }
+        let eta = run.eta_or(0.0)?;
+        let timesteps = schedule.whole_timesteps(run)?;
+        schedule.refuse_zero_signal(&timesteps)?;
         let alphas = schedule.alphas_cumprod();
-        if schedule.prediction == Prediction::Epsilon
-            && let Some(&timestep) = timesteps.iter().find(|t| alphas[**t] == 0.0)
-        {
-            return Err(ScheduleError::NoSignal { timestep });
-        }
+        let apart = schedule.train_timesteps() / run.steps;
         let coefficients = |&t: &usize| {
             let alpha = alphas[t];
-            let next = t
-                .checked_sub(train / steps)
-                .map_or(schedule.final_alpha, |t| alphas[t]);
+            let next = match t.checked_sub(apart) {
+                Some(t) => alphas[t],
+                None => schedule.final_alpha(true),
+            };
+            let variance = (1.0 - next) / (1.0 - alpha) * (1.0 - alpha / next);
+            let deviation = eta * libm::sqrtf(variance);
             Coefficients {
-                signal: libm::sqrtf(alpha),
-                noise: libm::sqrtf(1.0 - alpha),
-                next_signal: libm::sqrtf(next),
-                next_noise: libm::sqrtf(1.0 - next),
+                predict: Scaled::new(schedule.prediction, alpha),
+                signal: libm::sqrtf(next),
+                // Rounding may leave less than nothing where eta is 1.
+                direction: libm::sqrtf((1.0 - next - deviation * deviation).max(0.0)),
+                deviation,
             }
         };
         Ok(Self {
             steps: timesteps.iter().map(coefficients).collect(),
-            timesteps: timesteps.into_iter().map(|t| t as f32).collect(),
-            prediction: schedule.prediction,
-            clip: schedule.clip,
+            course: Course::of_timesteps(schedule, &timesteps, run.start),
+            clip: schedule.clip(true),
+            fresh: vec![0.0; if eta > 0.0 { run.latents } else { 0 }],
         })
     }
 }
 
-/// The most steps whose first timestep, `(steps - 1) (train / steps) + offset`, is one of the training's.
-fn most_leading_steps(schedule: &Schedule) -> usize {
-    let train = schedule.train_timesteps();
-    (1..=train)
-        .rev()
-        .find(|steps| (steps - 1) * (train / steps) + schedule.steps_offset < train)
-        .unwrap_or(0)
-}
-
 impl Sampler for Ddim {
-    fn timesteps(&self) -> &[f32] {
-        &self.timesteps
+    fn course(&self) -> &Course {
+        &self.course
     }
 
-    fn initial_sigma(&self) -> f32 {
-        1.0
-    }
-
-    fn scale_input(&self, _index: usize, latents: &[f32], input: &mut [f32]) {
-        input.copy_from_slice(latents);
-    }
-
-    fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
+    fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], noise: &mut Noise) {
         let Coefficients {
+            predict,
             signal,
-            noise,
-            next_signal,
-            next_noise,
+            direction,
+            deviation,
         } = self.steps[index];
         for (x, &p) in latents.iter_mut().zip(prediction) {
-            let (mut x0, epsilon) = match self.prediction {
-                Prediction::Epsilon => ((*x - noise * p) / signal, p),
-                Prediction::Velocity => (signal * *x - noise * p, signal * p + noise * *x),
-            };
+            let mut x0 = predict.picture(*x, p);
             if let Some(range) = self.clip {
                 x0 = x0.clamp(-range, range);
             }
-            *x = next_signal * x0 + next_noise * epsilon;
+            *x = signal * x0 + direction * predict.epsilon(*x, p);
+        }
+        // Empty without eta.
+        noise.fill(&mut self.fresh);
+        for (x, n) in latents.iter_mut().zip(&self.fresh) {
+            *x += deviation * n;
         }
     }
 }

@@ -7,6 +7,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::{Run, ScheduleKind};
+
 /// Why a model's scheduler section, or a number of steps, is refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
@@ -57,6 +59,33 @@ pub enum ScheduleError {
         /// The timestep whose cumulative alpha is zero.
         timestep: usize,
     },
+    /// The sampler cannot follow the sigmas asked for.
+    #[error("schedule {schedule}: the sampler {sampler} takes {known}")]
+    Kind {
+        /// The schedule asked for.
+        schedule: ScheduleKind,
+        /// The sampler's name.
+        sampler: &'static str,
+        /// The schedules that it takes.
+        known: String,
+    },
+    /// The sampler adds no noise whose strength could be chosen.
+    #[error("eta: the sampler {sampler} has none")]
+    NoEta {
+        /// The sampler's name.
+        sampler: &'static str,
+    },
+    /// The run begins after its end.
+    #[error("step {start} is not one of {steps}, counted from 0")]
+    Start {
+        /// The step to begin with.
+        start: usize,
+        /// The steps that there are.
+        steps: usize,
+    },
+    /// The strength of the noise added is out of range.
+    #[error("eta is {0}, expected 0 to 1")]
+    Eta(f32),
 }
 
 /// What the UNet's output means.
@@ -66,6 +95,16 @@ pub enum Prediction {
     Epsilon,
     /// `sqrt(alpha) * noise - sqrt(1 - alpha) * latents`.
     Velocity,
+    /// The latents without noise.
+    Sample,
+}
+
+/// The variance of the noise that DDPM adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variance {
+    FixedSmall,
+    FixedSmallLog,
+    FixedLarge,
 }
 
 /// Which of the training timesteps a run of fewer steps visits.
@@ -91,9 +130,9 @@ struct Config {
     prediction_type: String,
     timestep_spacing: Option<String>,
     steps_offset: usize,
-    clip_sample: bool,
+    clip_sample: Option<bool>,
     clip_sample_range: f32,
-    set_alpha_to_one: bool,
+    set_alpha_to_one: Option<bool>,
     thresholding: bool,
     rescale_betas_zero_snr: bool,
     interpolation_type: String,
@@ -102,6 +141,12 @@ struct Config {
     use_beta_sigmas: Option<bool>,
     timestep_type: String,
     final_sigmas_type: String,
+    original_inference_steps: usize,
+    timestep_scaling: f32,
+    solver_order: usize,
+    solver_type: String,
+    predict_x0: bool,
+    variance_type: Option<String>,
 }
 
 impl Default for Config {
@@ -115,9 +160,9 @@ impl Default for Config {
             prediction_type: "epsilon".into(),
             timestep_spacing: None,
             steps_offset: 0,
-            clip_sample: true,
+            clip_sample: None,
             clip_sample_range: 1.0,
-            set_alpha_to_one: true,
+            set_alpha_to_one: None,
             thresholding: false,
             rescale_betas_zero_snr: false,
             interpolation_type: "linear".into(),
@@ -126,6 +171,12 @@ impl Default for Config {
             use_beta_sigmas: None,
             timestep_type: "discrete".into(),
             final_sigmas_type: "zero".into(),
+            original_inference_steps: 50,
+            timestep_scaling: 10.0,
+            solver_order: 2,
+            solver_type: String::new(),
+            predict_x0: true,
+            variance_type: None,
         }
     }
 }
@@ -143,17 +194,28 @@ pub struct Schedule {
     pub spacing: Option<Spacing>,
     /// Added to every timestep under [`Spacing::Leading`].
     pub steps_offset: usize,
-    /// DDIM: the range that the predicted picture is clipped to.
-    pub clip: Option<f32>,
-    /// DDIM: the cumulative alpha after the last step.
-    pub final_alpha: f32,
+    /// LCM and TCD: of how many timesteps the steps of a run are chosen.
+    pub original_inference_steps: usize,
+    /// LCM: what timesteps are multiplied by where they weigh the latents against the picture.
+    pub timestep_scaling: f32,
     /// Whether the betas were rescaled so that the last timestep is nothing but noise.
     pub zero_snr: bool,
     /// Euler: the sigma after the last step is the smallest of the training's, not 0.
     pub final_sigma_min: bool,
+    /// UniPC and DEIS: how many predictions a step is made of, 1 to 3.
+    pub solver_order: usize,
+    /// UniPC: its function `B(h)` is `h`, not `exp(h) - 1`.
+    pub(super) bh1: bool,
+    pub(super) predict_x0: bool,
     thresholding: bool,
-    /// The first key asking for sigmas that are not interpolated linearly from the training's.
-    reshaped_sigmas: Option<&'static str>,
+    clip_sample: Option<bool>,
+    clip_sample_range: f32,
+    set_alpha_to_one: Option<bool>,
+    variance_type: Option<String>,
+    /// The sigmas that the file asks for.
+    kind: ScheduleKind,
+    /// The first key asking for sigmas or timesteps that no other sampler than diffusers' Euler knows.
+    euler_only: Option<&'static str>,
 }
 
 /// More training timesteps than any model has; keeps a damaged file from asking for all memory.
@@ -179,7 +241,7 @@ impl Schedule {
                 expected: format!("0 to {}", config.num_train_timesteps),
             });
         }
-        if config.clip_sample
+        if config.clip_sample == Some(true)
             && !(config.clip_sample_range.is_finite() && config.clip_sample_range > 0.0)
         {
             return Err(ScheduleError::Range {
@@ -188,10 +250,40 @@ impl Schedule {
                 expected: "a positive number".into(),
             });
         }
+        if !(1..=config.num_train_timesteps).contains(&config.original_inference_steps)
+            && config.original_inference_steps != 50
+        {
+            return Err(ScheduleError::Range {
+                key: "original_inference_steps",
+                value: config.original_inference_steps.to_string(),
+                expected: format!("1 to {}", config.num_train_timesteps),
+            });
+        }
+        if !(1..=3).contains(&config.solver_order) {
+            return Err(ScheduleError::Range {
+                key: "solver_order",
+                value: config.solver_order.to_string(),
+                expected: "1 to 3".into(),
+            });
+        }
+        if !(config.timestep_scaling.is_finite() && config.timestep_scaling > 0.0) {
+            return Err(ScheduleError::Range {
+                key: "timestep_scaling",
+                value: config.timestep_scaling.to_string(),
+                expected: "a positive number".into(),
+            });
+        }
         let prediction = match config.prediction_type.as_str() {
             "epsilon" => Prediction::Epsilon,
             "v_prediction" => Prediction::Velocity,
-            other => return Err(unknown("prediction_type", other, "epsilon, v_prediction")),
+            "sample" => Prediction::Sample,
+            other => {
+                return Err(unknown(
+                    "prediction_type",
+                    other,
+                    "epsilon, v_prediction, sample",
+                ));
+            }
         };
         let spacing = match config.timestep_spacing.as_deref() {
             None => None,
@@ -211,13 +303,38 @@ impl Schedule {
             "sigma_min" => true,
             other => return Err(unknown("final_sigmas_type", other, "zero, sigma_min")),
         };
-        let reshaped_sigmas = [
-            ("use_karras_sigmas", config.use_karras_sigmas == Some(true)),
+        let asked: Vec<(&str, ScheduleKind)> = [
+            (
+                "use_karras_sigmas",
+                ScheduleKind::Karras,
+                config.use_karras_sigmas,
+            ),
             (
                 "use_exponential_sigmas",
-                config.use_exponential_sigmas == Some(true),
+                ScheduleKind::Exponential,
+                config.use_exponential_sigmas,
             ),
-            ("use_beta_sigmas", config.use_beta_sigmas == Some(true)),
+            (
+                "use_beta_sigmas",
+                ScheduleKind::Beta,
+                config.use_beta_sigmas,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, kind, asked)| (asked == Some(true)).then_some((key, kind)))
+        .collect();
+        let kind = match asked[..] {
+            [] => ScheduleKind::Normal,
+            [(_, kind)] => kind,
+            [(key, _), (other, _), ..] => {
+                return Err(ScheduleError::Range {
+                    key: "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas",
+                    value: format!("true for {key} and {other}"),
+                    expected: "one of them".into(),
+                });
+            }
+        };
+        let euler_only = [
             ("interpolation_type", config.interpolation_type != "linear"),
             (
                 "timestep_type",
@@ -247,16 +364,23 @@ impl Schedule {
             prediction,
             spacing,
             steps_offset: config.steps_offset,
-            clip: config.clip_sample.then_some(config.clip_sample_range),
-            final_alpha: if config.set_alpha_to_one {
-                1.0
-            } else {
-                alphas_cumprod[0]
-            },
+            // 50 is the default, which a model of fewer timesteps need not have said.
+            original_inference_steps: config
+                .original_inference_steps
+                .min(config.num_train_timesteps),
+            timestep_scaling: config.timestep_scaling,
+            solver_order: config.solver_order,
+            bh1: config.solver_type == "bh1",
+            predict_x0: config.predict_x0,
+            variance_type: config.variance_type,
+            clip_sample: config.clip_sample,
+            clip_sample_range: config.clip_sample_range,
+            set_alpha_to_one: config.set_alpha_to_one,
             zero_snr: config.rescale_betas_zero_snr,
             final_sigma_min,
             thresholding: config.thresholding,
-            reshaped_sigmas,
+            kind,
+            euler_only,
             alphas_cumprod,
         })
     }
@@ -271,6 +395,45 @@ impl Schedule {
         &self.alphas_cumprod
     }
 
+    /// The range that predicted pictures are clipped to; `default` says whether they are where the file does not.
+    pub(super) fn clip(&self, default: bool) -> Option<f32> {
+        self.clip_sample
+            .unwrap_or(default)
+            .then_some(self.clip_sample_range)
+    }
+
+    /// The cumulative alpha after the last step; `default` says whether it is 1 where the file does not.
+    pub(super) fn final_alpha(&self, default_one: bool) -> f32 {
+        match self.set_alpha_to_one.unwrap_or(default_one) {
+            true => 1.0,
+            false => self.alphas_cumprod[0],
+        }
+    }
+
+    /// Refuses to find the picture in noise alone, which only models of the noise must.
+    pub(super) fn refuse_zero_signal(&self, timesteps: &[usize]) -> Result<(), ScheduleError> {
+        let zero = |t: &&usize| self.alphas_cumprod[**t] == 0.0;
+        match timesteps.iter().find(zero) {
+            Some(&timestep) if self.prediction == Prediction::Epsilon => {
+                Err(ScheduleError::NoSignal { timestep })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The variance of the noise that DDPM adds, unless the model predicts it.
+    pub(super) fn variance(&self, sampler: &'static str) -> Result<Variance, ScheduleError> {
+        match self.variance_type.as_deref() {
+            None | Some("fixed_small") => Ok(Variance::FixedSmall),
+            Some("fixed_small_log") => Ok(Variance::FixedSmallLog),
+            Some("fixed_large") => Ok(Variance::FixedLarge),
+            Some(_) => Err(ScheduleError::Unsupported {
+                key: "variance_type",
+                sampler,
+            }),
+        }
+    }
+
     /// Refuses dynamic thresholding, which is for pixels and does harm to latents.
     pub(super) fn refuse_thresholding(&self, sampler: &'static str) -> Result<(), ScheduleError> {
         match self.thresholding {
@@ -282,14 +445,50 @@ impl Schedule {
         }
     }
 
-    /// Refuses sigmas other than the training's.
-    pub(super) fn refuse_reshaped_sigmas(
-        &self,
-        sampler: &'static str,
-    ) -> Result<(), ScheduleError> {
-        self.reshaped_sigmas.map_or(Ok(()), |key| {
+    /// Refuses the keys that only diffusers' Euler reads, and Kiln's does not.
+    pub(super) fn refuse_euler_only(&self, sampler: &'static str) -> Result<(), ScheduleError> {
+        self.euler_only.map_or(Ok(()), |key| {
             Err(ScheduleError::Unsupported { key, sampler })
         })
+    }
+
+    /// The sigmas that were asked for, or else the file's.
+    pub(super) fn kind(&self, run: &Run) -> ScheduleKind {
+        run.schedule.unwrap_or(self.kind)
+    }
+
+    /// The timesteps of a run for samplers that step between the training's, from `run.start` on. Their default is
+    /// [`Spacing::Leading`].
+    pub(super) fn whole_timesteps(&self, run: &Run) -> Result<Vec<usize>, ScheduleError> {
+        let spacing = self.spacing(run).unwrap_or(Spacing::Leading);
+        let timesteps: Vec<usize> = self
+            .timesteps(spacing, run.steps)?
+            .into_iter()
+            .map(|t| libm::rint(t) as usize)
+            .collect();
+        match timesteps[0] < self.train_timesteps() {
+            true => Ok(timesteps[run.start..].to_vec()),
+            false => Err(ScheduleError::Steps {
+                steps: run.steps,
+                most: self.most_leading_steps(0),
+            }),
+        }
+    }
+
+    /// The spacing that was asked for, or else the file's.
+    pub(super) fn spacing(&self, run: &Run) -> Option<Spacing> {
+        run.spacing.or(self.spacing)
+    }
+
+    /// The most steps whose first timestep under [`Spacing::Leading`] is one of the training's, if the training's are
+    /// shared among so many `more`.
+    pub(super) fn most_leading_steps(&self, more: usize) -> usize {
+        let train = self.train_timesteps();
+        let first = |steps: usize| (steps + more - 1) * (train / (steps + more)) + self.steps_offset;
+        (1..=train - more.min(train))
+            .rev()
+            .find(|&steps| first(steps) < train)
+            .unwrap_or(0)
     }
 
     /// The timesteps of a run, falling; not rounded to whole ones under [`Spacing::Linspace`].
@@ -325,28 +524,42 @@ impl Schedule {
         })
     }
 
-    /// The ratio of noise to signal, `sqrt((1 - alpha) / alpha)`, at each of some timesteps, linear between the
-    /// training's. Under zero SNR the last alpha counts as 2^-24, so that its sigma is finite.
-    pub(super) fn sigmas(&self, timesteps: &[f64]) -> Vec<f32> {
-        let last = self.train_timesteps() - 1;
-        let sigma = |i: usize| {
-            let alpha = match self.zero_snr && i == last {
-                true => 1.0 / 16_777_216.0,
-                false => self.alphas_cumprod[i],
-            };
-            f64::from(libm::sqrtf((1.0 - alpha) / alpha))
+    /// The timesteps of a run that leaves out the last of `steps + 1`, falling and whole.
+    pub(super) fn inner_timesteps(
+        &self,
+        spacing: Spacing,
+        steps: usize,
+    ) -> Result<Vec<f64>, ScheduleError> {
+        let train = self.train_timesteps();
+        let most = match spacing {
+            Spacing::Trailing => train,
+            Spacing::Leading => self.most_leading_steps(1),
+            Spacing::Linspace => train - 1,
         };
-        timesteps
-            .iter()
-            .map(|&t| match t >= last as f64 {
-                true => sigma(last) as f32,
-                false => {
-                    let low = t as usize;
-                    let slope = sigma(low + 1) - sigma(low);
-                    (slope * (t - low as f64) + sigma(low)) as f32
-                }
-            })
-            .collect()
+        if !(1..=most).contains(&steps) {
+            return Err(ScheduleError::Steps { steps, most });
+        }
+        let mut timesteps = match spacing {
+            Spacing::Trailing => return self.timesteps(spacing, steps),
+            Spacing::Leading | Spacing::Linspace => self.timesteps(spacing, steps + 1)?,
+        };
+        timesteps.truncate(steps);
+        timesteps.iter_mut().for_each(|t| *t = libm::rint(*t));
+        match timesteps[0] < train as f64 {
+            true => Ok(timesteps),
+            false => Err(ScheduleError::Steps { steps, most }),
+        }
+    }
+
+    /// The ratio of noise to signal, `sqrt((1 - alpha) / alpha)`, at each of the training's timesteps. Under zero SNR the
+    /// last alpha counts as 2^-24, so that its sigma is finite: 2^12.
+    pub(super) fn training_sigmas(&self) -> Vec<f32> {
+        let sigma = |&alpha: &f32| libm::sqrtf((1.0 - alpha) / alpha);
+        let mut sigmas: Vec<f32> = self.alphas_cumprod.iter().map(sigma).collect();
+        if let Some(last) = sigmas.last_mut().filter(|_| self.zero_snr) {
+            *last = 4096.0;
+        }
+        sigmas
     }
 }
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use kiln_kernels::{Element, F16};
 use kiln_package::{
     Activation, Affine, DType, Embed, GraphKind, Layout, Linear, Op, Operand, Unary,
 };
@@ -230,6 +231,43 @@ fn embed(model: &Model, graph: GraphKind, ids: Data<'_>) -> Result<Vec<f32>, Run
         .run(&mut Silent)?
         .read(0, "last_hidden_state", &mut out)?;
     Ok(out)
+}
+
+/// A table in 8 bits and positions in sixteen, of one row more than there are ids.
+#[test]
+fn tables_of_integers_are_scaled_by_row() {
+    let codes: Vec<i8> = (0..6 * 64).map(|i| (i * 37 % 255 - 127) as i8).collect();
+    let scale = [0.5f32, 0.01, 3.0, 0.25, 1e-3, 2.0];
+    let mut random = Random::new(3);
+    let positions: Vec<f32> = random.numbers(5 * 64);
+    let mut build = Build::new(GraphKind::TextEncoder, 0, 0);
+    let ids = build.input("input_ids", &[1, 5], Layout::RowMajor, DType::I32);
+    let out = build.buffer(DType::F16, 5 * 64);
+    let bytes: Vec<u8> = codes.iter().map(|code| *code as u8).collect();
+    let operands = [
+        ids,
+        build.bytes(DType::I8, &bytes),
+        build.weight(DType::F32, &scale),
+        build.weight(DType::F16, &positions),
+        out,
+    ];
+    let op = Op::Embed(Embed {
+        rows: 5,
+        dim: 64,
+        vocab: 6,
+        quantized: true,
+    });
+    build.step("embeddings", op, &operands);
+    build.output("last_hidden_state", &[1, 5, 64], Layout::RowMajor, out);
+    let given = [5, 0, 3, 3, 1];
+    let model = build.model();
+    let found = embed(&model, GraphKind::TextEncoder, Data::I32(&given)).expect("known ids");
+    for (i, found) in found.into_iter().enumerate() {
+        let (row, column) = (given[i / 64] as usize, i % 64);
+        let position = F16::store(positions[i]).load();
+        let sum = f32::from(codes[row * 64 + column]).mul_add(scale[row], position);
+        assert_eq!(found, F16::store(sum).load(), "{i}");
+    }
 }
 
 #[test]

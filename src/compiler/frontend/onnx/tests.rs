@@ -136,6 +136,29 @@ fn ports_of_part(part: &str) -> (Vec<&'static str>, &'static str) {
     }
 }
 
+#[test]
+fn text_encoders_without_their_last_layer_are_transformers() {
+    let read = |name: &str| std::fs::read(fixtures().join("tiny").join(name)).unwrap();
+    let (references, skips) = (read("reference.safetensors"), read("clip_skip.safetensors"));
+    let references = SafeTensors::deserialize(&references).unwrap();
+    let skips = SafeTensors::deserialize(&skips).unwrap();
+    for (variant, key) in [
+        ("ts17", "text_encoder"),
+        ("dyn18", "text_encoder"),
+        ("old14", "text_encoder"),
+        ("ts17gelu", "text_encoder_gelu"),
+    ] {
+        let whole = fused(&import_part(variant, "text_encoder", [16, 16]).graph);
+        let forms = passes::clip_skip::forms(&whole);
+        assert_eq!(forms.len(), 2, "{variant}");
+        assert_eq!(forms[0].to_string(), whole.to_string());
+        let ids = [inside(&stored(&references, &format!("{key}.input_ids")))];
+        let found = forms[1].interpret(&ids).unwrap();
+        let expected = inside(&stored(&skips, &format!("{key}.2")));
+        assert_close(&found[0], &expected, variant);
+    }
+}
+
 /// Compares a fused graph with the stored reference of `key`.
 pub(in crate::frontend) fn assert_reference(graph: &Graph, part: &str, key: &str) {
     let bytes = std::fs::read(fixtures().join("tiny/reference.safetensors")).unwrap();

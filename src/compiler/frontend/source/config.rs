@@ -201,10 +201,7 @@ fn same_number(value: &Value, fine: &[Value]) -> bool {
 
 /// A text encoder's configuration.
 pub(super) fn text_encoder(config: &Config) -> Result<TextEncoderConfig, SourceError> {
-    config.only(
-        "model_type",
-        &["clip_text_model".into(), "clip".into()],
-    )?;
+    config.only("model_type", &["clip_text_model".into(), "clip".into()])?;
     let hidden_act = match config.text("hidden_act") {
         None | Some("quick_gelu") => HiddenAct::QuickGelu,
         Some("gelu") => HiddenAct::Gelu,
@@ -273,10 +270,7 @@ pub(super) fn unet(config: &Config) -> Result<UnetConfig, SourceError> {
 
     let block_out_channels = config.sizes("block_out_channels")?;
     let levels = block_out_channels.len();
-    let down = config.blocks(
-        "down_block_types",
-        &["CrossAttnDownBlock2D", "DownBlock2D"],
-    )?;
+    let down = config.blocks("down_block_types", &["CrossAttnDownBlock2D", "DownBlock2D"])?;
     let up = config.blocks("up_block_types", &["CrossAttnUpBlock2D", "UpBlock2D"])?;
     for (key, blocks) in [("down_block_types", &down), ("up_block_types", &up)] {
         if blocks.len() != levels {
@@ -308,7 +302,10 @@ pub(super) fn unet(config: &Config) -> Result<UnetConfig, SourceError> {
         }
     };
     let cross_attention_dim = config.by_level("cross_attention_dim", levels, 1280)?;
-    if cross_attention_dim.iter().any(|n| *n != cross_attention_dim[0]) {
+    if cross_attention_dim
+        .iter()
+        .any(|n| *n != cross_attention_dim[0])
+    {
         return Err(config.wrong("cross_attention_dim", "one for all levels"));
     }
     let freq_shift = match config.get("freq_shift") {

@@ -48,7 +48,8 @@ pub(super) fn predict(scheduler: &mut Map<String, Value>, prediction: Prediction
 /// Fills in the settings that a card does not name, by the kind of the model: its scheduler's class and spacing.
 pub(super) fn settings(own: &mut Map<String, Value>, scheduler: &Config, guidance_embedded: bool) {
     let class = scheduler.text("_class_name").unwrap_or_default();
-    let turbo = class.starts_with("Euler") && scheduler.text("timestep_spacing") == Some("trailing");
+    let turbo =
+        class.starts_with("Euler") && scheduler.text("timestep_spacing") == Some("trailing");
     let sampler = match class {
         "LCMScheduler" => "lcm",
         "EulerDiscreteScheduler" => "euler",
@@ -92,7 +93,11 @@ pub(super) fn modelspec(own: &mut Map<String, Value>, metadata: &BTreeMap<String
 
 /// What a file says that its UNet predicts.
 pub(super) fn told(metadata: &BTreeMap<String, String>) -> Option<Prediction> {
-    let field = |name: &str| metadata.get(&format!("modelspec.{name}")).map(String::as_str);
+    let field = |name: &str| {
+        metadata
+            .get(&format!("modelspec.{name}"))
+            .map(String::as_str)
+    };
     match field("prediction_type") {
         Some("v") => return Some(Prediction::Velocity),
         Some("epsilon") => return Some(Prediction::Epsilon),

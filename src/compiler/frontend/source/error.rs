@@ -111,7 +111,11 @@ fn counts(missing: &[String], surplus: &[String]) -> String {
             more => format!(" and {more} more"),
         };
         let first = &names[..names.len().min(LISTED)];
-        format!("{} tensor(s) {what}: {}{more}", names.len(), first.join(", "))
+        format!(
+            "{} tensor(s) {what}: {}{more}",
+            names.len(),
+            first.join(", ")
+        )
     };
     let mut told = Vec::new();
     if !missing.is_empty() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::error::SourceError;
-use crate::frontend::{SourceFile, sha256};
 use crate::frontend::tensors::{self, OpenFile, Tensors};
+use crate::frontend::{SourceFile, sha256};
 
 /// Configurations and vocabularies are at most this long, in bytes.
 const MOST_TEXT: u64 = 64 << 20;

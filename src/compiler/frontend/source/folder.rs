@@ -20,9 +20,15 @@ const OTHERS: [(&str, &str); 16] = [
     ("StableVideoDiffusion", "a Stable Video Diffusion model"),
     ("StableCascade", "a Stable Cascade model"),
     ("StableUnCLIP", "a Stable unCLIP model"),
-    ("StableDiffusionControlNet", "a Stable Diffusion model with a ControlNet"),
+    (
+        "StableDiffusionControlNet",
+        "a Stable Diffusion model with a ControlNet",
+    ),
     ("StableDiffusionUpscale", "a Stable Diffusion upscaler"),
-    ("StableDiffusionLatentUpscale", "a Stable Diffusion upscaler"),
+    (
+        "StableDiffusionLatentUpscale",
+        "a Stable Diffusion upscaler",
+    ),
     ("StableDiffusionDepth2Img", "a depth-to-image model"),
     ("StableDiffusionInstructPix2Pix", "an InstructPix2Pix model"),
     ("Flux", "a Flux model"),
@@ -34,8 +40,14 @@ const OTHERS: [(&str, &str); 16] = [
 
 /// Parts of a pipeline that Kiln does not have.
 const OTHER_PARTS: [(&str, &str); 6] = [
-    ("text_encoder_2", "a model with two text encoders, as Stable Diffusion XL is"),
-    ("transformer", "a diffusion transformer, as Stable Diffusion 3, Flux and PixArt are"),
+    (
+        "text_encoder_2",
+        "a model with two text encoders, as Stable Diffusion XL is",
+    ),
+    (
+        "transformer",
+        "a diffusion transformer, as Stable Diffusion 3, Flux and PixArt are",
+    ),
     ("prior", "a model with a prior, as Stable Cascade is"),
     ("controlnet", "a model with a ControlNet"),
     ("motion_adapter", "an AnimateDiff model"),
@@ -65,7 +77,10 @@ pub(super) fn followed(path: &Path) -> Result<PathBuf, SourceError> {
     folders.sort();
     match folders.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(SourceError::malformed(path, "the hub's cache holds no revision")),
+        [] => Err(SourceError::malformed(
+            path,
+            "the hub's cache holds no revision",
+        )),
         more => {
             let names: Vec<String> = more.iter().map(|path| file_name(path)).collect();
             let reason = format!(
@@ -159,7 +174,9 @@ fn no_model(path: &Path) -> SourceError {
     if path.join("config.json").is_file() {
         return SourceError::malformed(
             path,
-            format!("holds a config.json and no {INDEX}: a part of a model; give the folder above it"),
+            format!(
+                "holds a config.json and no {INDEX}: a part of a model; give the folder above it"
+            ),
         );
     }
     let entries = std::fs::read_dir(path).into_iter().flatten();
@@ -209,7 +226,10 @@ pub(super) fn weights(
             }
         }
     }
-    let names: Vec<String> = BASES[..2].iter().map(|b| format!("{b}.safetensors")).collect();
+    let names: Vec<String> = BASES[..2]
+        .iter()
+        .map(|b| format!("{b}.safetensors"))
+        .collect();
     Err(SourceError::malformed(
         path,
         format!(

@@ -80,7 +80,10 @@ fn places(tensors: &Named, prefix: &str) -> BTreeMap<(usize, usize), Place> {
 
 /// Where each place of the numbered blocks is in diffusers, such as `down_blocks.0.resnets.1`. A level ends with its
 /// sampler. The numbers may have gaps, as they have in distilled models that kept the numbers of the full one.
-fn targets(places: &BTreeMap<(usize, usize), Place>, blocks: &str) -> BTreeMap<(usize, usize), String> {
+fn targets(
+    places: &BTreeMap<(usize, usize), Place>,
+    blocks: &str,
+) -> BTreeMap<(usize, usize), String> {
     let mut targets = BTreeMap::new();
     let (mut level, mut layer) = (0, 0);
     let numbers: Vec<usize> = places.keys().map(|(block, _)| *block).collect();
@@ -171,12 +174,9 @@ pub(super) fn unet(tensors: &Named) -> Named {
 }
 
 fn renamed(tensors: &Named, rename: impl Fn(&str) -> Option<String>) -> Named {
-    let pairs = tensors.iter().map(|(name, weight)| {
-        (
-            rename(name).unwrap_or_else(|| name.clone()),
-            weight.clone(),
-        )
-    });
+    let pairs = tensors
+        .iter()
+        .map(|(name, weight)| (rename(name).unwrap_or_else(|| name.clone()), weight.clone()));
     pairs.collect()
 }
 
@@ -187,7 +187,11 @@ pub(super) fn vae(tensors: &Named) -> Named {
         let rest = name.strip_prefix("decoder.up.")?;
         rest.split('.').next()?.parse().ok()
     };
-    let last = tensors.keys().filter_map(|name| level(name)).max().unwrap_or(0);
+    let last = tensors
+        .keys()
+        .filter_map(|name| level(name))
+        .max()
+        .unwrap_or(0);
     renamed(tensors, |name| {
         let (half, rest) = name.split_once('.')?;
         if !["encoder", "decoder"].contains(&half) {
@@ -217,7 +221,11 @@ fn vae_layer(half: &str, rest: &str, last: usize) -> Option<String> {
     };
     let (level, rest) = rest.split_once('.')?;
     let level: usize = level.parse().ok()?;
-    let level = if half == "encoder" { level } else { last - level };
+    let level = if half == "encoder" {
+        level
+    } else {
+        last - level
+    };
     if let Some(rest) = rest.strip_prefix("block.") {
         let (layer, rest) = rest.split_once('.')?;
         return Some(format!(
@@ -225,7 +233,10 @@ fn vae_layer(half: &str, rest: &str, last: usize) -> Option<String> {
             vae_resnet(rest)
         ));
     }
-    for (old, new) in [("downsample.", "downsamplers.0."), ("upsample.", "upsamplers.0.")] {
+    for (old, new) in [
+        ("downsample.", "downsamplers.0."),
+        ("upsample.", "upsamplers.0."),
+    ] {
         if let Some(end) = rest.strip_prefix(old) {
             return Some(format!("{blocks}.{level}.{new}{end}"));
         }
@@ -285,7 +296,10 @@ pub(super) fn clip(tensors: &Named) -> Named {
 /// out: Stable Diffusion 2 was trained on what comes out of the one before it.
 pub(super) fn open_clip(tensors: &Named) -> Named {
     const WHOLE: [(&str, &str); 3] = [
-        ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+        (
+            "positional_embedding",
+            "text_model.embeddings.position_embedding.weight",
+        ),
         ("token_embedding.", "text_model.embeddings.token_embedding."),
         ("ln_final.", "text_model.final_layer_norm."),
     ];
@@ -297,10 +311,16 @@ pub(super) fn open_clip(tensors: &Named) -> Named {
         ("attn.out_proj.", "self_attn.out_proj."),
     ];
     let layer = |name: &str| -> Option<(usize, String)> {
-        let (layer, rest) = name.strip_prefix("transformer.resblocks.")?.split_once('.')?;
+        let (layer, rest) = name
+            .strip_prefix("transformer.resblocks.")?
+            .split_once('.')?;
         Some((layer.parse().ok()?, rest.to_owned()))
     };
-    let last = tensors.keys().filter_map(|name| layer(name)).map(|(n, _)| n).max();
+    let last = tensors
+        .keys()
+        .filter_map(|name| layer(name))
+        .map(|(n, _)| n)
+        .max();
     let mut named = Named::new();
     for (name, weight) in tensors {
         let Some((number, rest)) = layer(name) else {

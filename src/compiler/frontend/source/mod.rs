@@ -194,11 +194,7 @@ fn random(name: &str, changes: &Changes) -> Result<Checkpoint, SourceError> {
 }
 
 /// Fails for sources that are not read here.
-fn gather(
-    path: &Path,
-    open_file: OpenFile,
-    hear: Hear<'_>,
-) -> Result<(Parts, Files), SourceError> {
+fn gather(path: &Path, open_file: OpenFile, hear: Hear<'_>) -> Result<(Parts, Files), SourceError> {
     let found = path.metadata().map_err(|e| SourceError::read(path, e))?;
     if found.is_dir() {
         let folder = folder::followed(path)?;
@@ -412,7 +408,9 @@ fn build(
     let mut unet_graph = unet_at(latent)?;
 
     let embedded = unet.config.time_cond_proj_dim.is_some();
-    let asked = changes.prediction.or_else(|| defaults::told(&parts.metadata));
+    let asked = changes
+        .prediction
+        .or_else(|| defaults::told(&parts.metadata));
     let mut scheduler = match parts.scheduler {
         Some(mut scheduler) => {
             if let Some(prediction) = changes.prediction {

@@ -98,7 +98,11 @@ pub(super) fn contents(read: &Tensors) -> Result<Contents, SourceError> {
     }
     let nameless = |name: &String| (name.clone(), absent(&[]));
     let mut all: Named = read.unread.keys().map(nameless).collect();
-    all.extend(read.by_name.iter().map(|(name, weight)| (name.clone(), weight.clone())));
+    all.extend(
+        read.by_name
+            .iter()
+            .map(|(name, weight)| (name.clone(), weight.clone())),
+    );
     let contents = recognise(&all);
     if !matches!(contents, Contents::Other(_)) {
         read.check_read(|name| !harmless(name))?;
@@ -227,7 +231,9 @@ pub(super) fn text_encoder_of(
     let inferred = config.is_none();
     let config = match config {
         Some(config) => config::text_encoder(config)?,
-        None => infer::text_encoder(&tensors, open).ok_or_else(|| incomplete(path, "text encoder"))?,
+        None => {
+            infer::text_encoder(&tensors, open).ok_or_else(|| incomplete(path, "text encoder"))?
+        }
     };
     Ok(Part {
         place: path.display().to_string(),
@@ -287,7 +293,11 @@ pub(super) fn taesd(path: &Path, files: &mut Files) -> Result<Part<Autoencoder>,
     for [own, other] in [HALVES, [HALVES[1], HALVES[0]]] {
         let half = |name: &str| format!("{name}.layers.");
         let beside = path.with_file_name(name.replace(own, other));
-        if ldm::any(&part, &half(own)) && !ldm::any(&part, &half(other)) && beside != path && beside.is_file() {
+        if ldm::any(&part, &half(own))
+            && !ldm::any(&part, &half(other))
+            && beside != path
+            && beside.is_file()
+        {
             let second = files.tensors(&beside)?;
             part.append(&mut tiny::tensors(&second.by_name).unwrap_or_default());
         }

@@ -28,9 +28,15 @@ pub(super) enum Contents {
 /// Marks of models that are not compiled: a part of a name, and the model that has it.
 const OTHERS: [(&str, &str); 26] = [
     ("time_stack.", "a Stable Video Diffusion model"),
-    ("temporal_transformer_blocks.", "a Stable Video Diffusion model"),
+    (
+        "temporal_transformer_blocks.",
+        "a Stable Video Diffusion model",
+    ),
     ("conditioner.embedders.1.", "a Stable Diffusion XL model"),
-    ("conditioner.embedders.0.model.", "a Stable Diffusion XL refiner"),
+    (
+        "conditioner.embedders.0.model.",
+        "a Stable Diffusion XL refiner",
+    ),
     ("add_embedding.", "the UNet of a Stable Diffusion XL model"),
     ("joint_blocks.", "a Stable Diffusion 3 model"),
     ("single_transformer_blocks.", "a Flux model"),

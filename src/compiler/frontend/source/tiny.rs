@@ -12,7 +12,11 @@ pub(super) fn tensors(tensors: &Named) -> Option<Named> {
     }
     if any(tensors, "taesd_decoder.") || any(tensors, "taesd_encoder.") {
         let mut both = shifted(&below(tensors, "taesd_decoder."), "decoder", 1)?;
-        both.append(&mut shifted(&below(tensors, "taesd_encoder."), "encoder", 0)?);
+        both.append(&mut shifted(
+            &below(tensors, "taesd_encoder."),
+            "encoder",
+            0,
+        )?);
         return Some(both);
     }
     let convolution = |name: &str| tensors.get(name).is_some_and(|w| w.shape().len() == 4);

@@ -171,7 +171,12 @@ fn codes_need_halves_around_them() {
     );
     assert_eq!(Precision::Int8.to_string(), "int8");
     let scale = Weights::default()
-        .place("w", &weight(&[1, 1], vec![1.0]), Form::Plain, (DType::I8, 1))
+        .place(
+            "w",
+            &weight(&[1, 1], vec![1.0]),
+            Form::Plain,
+            (DType::I8, 1),
+        )
         .unwrap_err();
     assert!(
         scale
@@ -199,7 +204,11 @@ fn corners_of_weights() {
         place.unwrap()
     };
     let [codes, scales, sums] = [
-        place(Form::Panels(pack::Matrix::Linear { n: 3, k: 3 }), DType::I8, 128),
+        place(
+            Form::Panels(pack::Matrix::Linear { n: 3, k: 3 }),
+            DType::I8,
+            128,
+        ),
         place(Form::Scales { n: 3, k: 3 }, DType::F32, 12),
         place(Form::Sums { n: 3, k: 3 }, DType::I32, 12),
     ];

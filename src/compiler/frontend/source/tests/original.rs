@@ -3,9 +3,9 @@
 //! The names that come out were compared with those of `diffusers.loaders.single_file_utils` (diffusers 0.42.1), whose hash
 //! is kept here: SHA-256 of the sorted names, each followed by a newline.
 
-use super::super::*;
 use super::super::ldm::Named;
 use super::super::parameters::absent;
+use super::super::*;
 use crate::frontend::diffusers::geometry;
 use crate::graph::{Literal, Weight};
 use sha2::{Digest, Sha256};
@@ -37,15 +37,25 @@ impl State {
 
     fn transformer(&mut self, place: &str, width: usize, context: usize, linear: bool) {
         let projection = [width, width, 1, 1];
-        let projection = if linear { &projection[..2] } else { &projection };
+        let projection = if linear {
+            &projection[..2]
+        } else {
+            &projection
+        };
         self.add(&format!("{place}.norm"), &[width]);
         self.add(&format!("{place}.proj_in"), projection);
         self.add(&format!("{place}.proj_out"), projection);
         let block = format!("{place}.transformer_blocks.0");
         for (attention, inputs) in [("attn1", width), ("attn2", context)] {
             self.plain(&format!("{block}.{attention}.to_q.weight"), &[width, width]);
-            self.plain(&format!("{block}.{attention}.to_k.weight"), &[width, inputs]);
-            self.plain(&format!("{block}.{attention}.to_v.weight"), &[width, inputs]);
+            self.plain(
+                &format!("{block}.{attention}.to_k.weight"),
+                &[width, inputs],
+            );
+            self.plain(
+                &format!("{block}.{attention}.to_v.weight"),
+                &[width, inputs],
+            );
             self.add(&format!("{block}.{attention}.to_out.0"), &[width, width]);
         }
         self.add(&format!("{block}.ff.net.0.proj"), &[8 * width, width]);
@@ -95,7 +105,10 @@ fn unet(inputs: usize, context: usize, linear: bool, layers: usize) -> Named {
                 place = 2;
             }
             if level > 0 && layer == layers {
-                state.add(&format!("output_blocks.{block}.{place}.conv"), &[width, width, 3, 3]);
+                state.add(
+                    &format!("output_blocks.{block}.{place}.conv"),
+                    &[width, width, 3, 3],
+                );
             }
             block += 1;
         }
@@ -130,20 +143,36 @@ fn vae() -> Named {
     let mut width = 128;
     for (level, to) in WIDTHS.into_iter().enumerate() {
         for layer in 0..2 {
-            resnet(&mut state, format!("encoder.down.{level}.block.{layer}"), width, to);
+            resnet(
+                &mut state,
+                format!("encoder.down.{level}.block.{layer}"),
+                width,
+                to,
+            );
             width = to;
         }
         if level < 3 {
-            state.add(&format!("encoder.down.{level}.downsample.conv"), &[to, to, 3, 3]);
+            state.add(
+                &format!("encoder.down.{level}.downsample.conv"),
+                &[to, to, 3, 3],
+            );
         }
     }
     for (level, to) in WIDTHS.into_iter().enumerate().rev() {
         for layer in 0..3 {
-            resnet(&mut state, format!("decoder.up.{level}.block.{layer}"), width, to);
+            resnet(
+                &mut state,
+                format!("decoder.up.{level}.block.{layer}"),
+                width,
+                to,
+            );
             width = to;
         }
         if level > 0 {
-            state.add(&format!("decoder.up.{level}.upsample.conv"), &[to, to, 3, 3]);
+            state.add(
+                &format!("decoder.up.{level}.upsample.conv"),
+                &[to, to, 3, 3],
+            );
         }
     }
     state.add("encoder.norm_out", &[512]);
@@ -178,8 +207,15 @@ fn open_clip() -> Named {
 
 fn hash(names: &Named) -> String {
     let harmless = |name: &&String| !parameters::harmless(name);
-    let text: String = names.keys().filter(harmless).map(|name| format!("{name}\n")).collect();
-    Sha256::digest(text)[..8].iter().map(|b| format!("{b:02x}")).collect()
+    let text: String = names
+        .keys()
+        .filter(harmless)
+        .map(|name| format!("{name}\n"))
+        .collect();
+    Sha256::digest(text)[..8]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 #[test]
@@ -191,7 +227,11 @@ fn names_are_those_of_diffusers_and_shapes_tell_the_geometry() {
         ("inpaint", 9, 768, false),
     ] {
         let part = parts::unet_of(path, unet(inputs, context, linear, 2), None).unwrap();
-        assert_eq!((hash(&part.tensors).as_str(), part.tensors.len()), (UNET, 686), "{name}");
+        assert_eq!(
+            (hash(&part.tensors).as_str(), part.tensors.len()),
+            (UNET, 686),
+            "{name}"
+        );
         let mut expected = geometry::named(name).unwrap().unet;
         expected.sample_size = [64, 64];
         assert_eq!(part.config, expected, "{name}");
@@ -201,7 +241,10 @@ fn names_are_those_of_diffusers_and_shapes_tell_the_geometry() {
         .unwrap();
     }
     let part = parts::vae_of(path, vae(), None).unwrap();
-    assert_eq!((hash(&part.tensors).as_str(), part.tensors.len()), (VAE, 248));
+    assert_eq!(
+        (hash(&part.tensors).as_str(), part.tensors.len()),
+        (VAE, 248)
+    );
     assert_eq!(part.config, geometry::named("sd15").unwrap().vae);
     autoencoder(&part, [64, 64]).unwrap();
 
@@ -239,14 +282,26 @@ fn numbers_may_have_gaps() {
             let sampler = name.contains(".conv.");
             3 * (n / 2) + if sampler { 2 } else { n % 2 }
         });
-        (input.or(output).unwrap_or_else(|| name.clone()), weight.clone())
+        (
+            input.or(output).unwrap_or_else(|| name.clone()),
+            weight.clone(),
+        )
     });
     let spread: Named = spread.collect();
-    assert_ne!(spread.keys().collect::<Vec<_>>(), dense.keys().collect::<Vec<_>>());
+    assert_ne!(
+        spread.keys().collect::<Vec<_>>(),
+        dense.keys().collect::<Vec<_>>()
+    );
     let found = ldm::unet(&spread);
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
     let config = infer::unet(&found).unwrap();
-    assert_eq!((config.down_layers, config.up_layers), (vec![1; 4], vec![2; 4]));
+    assert_eq!(
+        (config.down_layers, config.up_layers),
+        (vec![1; 4], vec![2; 4])
+    );
 }
 
 #[test]
@@ -270,8 +325,14 @@ fn fused_projections_are_cut_in_three() {
         (weight.shape().to_vec(), weight.read().to_vec())
     };
     assert_eq!(found.len(), 6);
-    assert_eq!(part("q_proj.weight"), (vec![2, 2], vec![0.0, 1.0, 2.0, 3.0]));
-    assert_eq!(part("v_proj.weight"), (vec![2, 2], vec![8.0, 9.0, 10.0, 11.0]));
+    assert_eq!(
+        part("q_proj.weight"),
+        (vec![2, 2], vec![0.0, 1.0, 2.0, 3.0])
+    );
+    assert_eq!(
+        part("v_proj.weight"),
+        (vec![2, 2], vec![8.0, 9.0, 10.0, 11.0])
+    );
     assert_eq!(part("k_proj.bias"), (vec![2], vec![2.0, 3.0]));
 }
 
@@ -283,13 +344,24 @@ fn old_names_become_new_ones() {
         "decoder.mid_block.attentions.0.proj_attn.bias",
         "decoder.conv_in.weight",
     ];
-    let tensors: Named = old.iter().map(|name| (name.to_string(), absent(&[4, 4]))).collect();
+    let tensors: Named = old
+        .iter()
+        .map(|name| (name.to_string(), absent(&[4, 4])))
+        .collect();
     let new = [
         "decoder.conv_in.weight",
         "decoder.mid_block.attentions.0.to_out.0.bias",
         "decoder.mid_block.attentions.0.to_q.weight",
     ];
     assert!(ldm::diffusers_vae(&tensors).keys().eq(new));
-    let bare: Named = [("encoder.layers.0.layer_norm1.weight".to_owned(), absent(&[4]))].into();
-    assert!(ldm::clip(&bare).keys().eq(["text_model.encoder.layers.0.layer_norm1.weight"]));
+    let bare: Named = [(
+        "encoder.layers.0.layer_norm1.weight".to_owned(),
+        absent(&[4]),
+    )]
+    .into();
+    assert!(
+        ldm::clip(&bare)
+            .keys()
+            .eq(["text_model.encoder.layers.0.layer_norm1.weight"])
+    );
 }
