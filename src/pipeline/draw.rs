@@ -42,18 +42,22 @@ pub(super) struct Programs {
     text_encoder: ProgramId,
     unet: ProgramId,
     vae_decoder: ProgramId,
+    /// Of an inpainting model only.
+    vae_encoder: Option<ProgramId>,
     /// 2 under guidance: the negative prompt, then the prompt.
     lanes: usize,
 }
 
 impl Programs {
     /// Each with the lanes that it runs with.
-    pub(super) fn lanes(&self) -> [(ProgramId, usize); 3] {
-        [
+    pub(super) fn lanes(&self) -> Vec<(ProgramId, usize)> {
+        let mut programs = vec![
             (self.text_encoder, self.lanes),
             (self.unet, self.lanes),
             (self.vae_decoder, 1),
-        ]
+        ];
+        programs.extend(self.vae_encoder.map(|encoder| (encoder, 1)));
+        programs
     }
 }
 
@@ -88,12 +92,15 @@ impl Kiln {
     /// The programs for a picture's size, and whether they fit each other.
     pub(super) fn programs(&self, settings: &Settings) -> Result<Programs, Error> {
         let (height, width) = (settings.height, settings.width);
+        let unet = self.model.find(GraphKind::Unet, height, width)?;
+        // As in diffusers, a scale below 1 is no guidance either.
+        let guided = settings.guidance_scale > 1.0 && !self.embeds_guidance(unet);
         let programs = Programs {
             text_encoder: self.text_encoder(settings.clip_skip)?,
-            unet: self.model.find(GraphKind::Unet, height, width)?,
+            unet,
             vae_decoder: self.model.find(GraphKind::VaeDecoder, height, width)?,
-            // As in diffusers, a scale below 1 is no guidance either.
-            lanes: if settings.guidance_scale > 1.0 { 2 } else { 1 },
+            vae_encoder: self.picture_encoder(unet, height, width)?,
+            lanes: if guided { 2 } else { 1 },
         };
         let decoded = self.output(programs.vae_decoder, "sample")?;
         if decoded.shape() != [1, 3, height, width] {
@@ -196,25 +203,30 @@ impl Kiln {
         context: &[f32],
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
-        let (sample, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
+        let (_, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
+        let (len, _) = sizes(&self.output(programs.unet, "out_sample")?);
         let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
         // The port tells the most rows there can be.
         if let [_, rows, dim] = &mut context_shape[..] {
             *rows = context.len() / programs.lanes / (*dim).max(1);
         }
-        let mut sampler = self.sampler(settings, sample)?;
+        let mut sampler = self.sampler(settings, len)?;
         let mut noise = Noise::new(settings.seed);
-        let mut latents = vec![0.0; sample];
-        let mut input = vec![0.0; sample];
-        let mut prediction = vec![0.0; sample];
-        let mut conditional = vec![0.0; sample];
+        let mut latents = vec![0.0; len];
+        let mut prediction = vec![0.0; len];
+        let mut conditional = vec![0.0; len];
 
         noise.fill(&mut latents);
+        let graphs = (programs.unet, programs.vae_encoder);
+        let given = self.unet_inputs(session, graphs, settings.guidance_scale, &mut noise)?;
+        // What the UNet takes: the latents, and what stays the same behind them.
+        let mut input = latents.clone();
+        input.extend(&given.channels);
         let sigma = sampler.initial_sigma();
         latents.iter_mut().for_each(|x| *x *= sigma);
         for index in 0..sampler.evaluations().len() {
             let step = sampler.evaluations()[index].step + 1;
-            sampler.scale_input(index, &latents, &mut input);
+            sampler.scale_input(index, &latents, &mut input[..len]);
             let timestep = [sampler.evaluations()[index].timestep];
             let mut evaluation = session.prepare(programs.unet, programs.lanes)?;
             for (lane, context) in context
@@ -231,6 +243,10 @@ impl Kiln {
                         &context_shape,
                         Data::F32(context),
                     )?;
+                }
+                if let Some(cond) = &given.timestep_cond {
+                    let values = Data::F32(&cond.values);
+                    evaluation.input(lane, "timestep_cond", &cond.shape, values)?;
                 }
             }
             let mut outputs = evaluation.run(&mut Silent)?;
@@ -304,20 +320,20 @@ impl Kiln {
             })
     }
 
-    fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
+    pub(super) fn input(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
         let graph = self.model.program(program).graph();
         let found = self.model.inputs(program).find(|port| port.name == name);
         found.ok_or_else(|| self.unusable(format!("{graph} has no input `{name}`")))
     }
 
-    fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
+    pub(super) fn output(&self, program: ProgramId, name: &str) -> Result<Port<'_>, Error> {
         let program = self.model.program(program);
         program
             .output(name)
             .ok_or_else(|| self.unusable(format!("{} has no output `{name}`", program.graph())))
     }
 
-    fn unusable(&self, reason: String) -> Error {
+    pub(super) fn unusable(&self, reason: String) -> Error {
         Error::Section {
             origin: self.model.origin().into(),
             source: SectionError {
@@ -329,7 +345,7 @@ impl Kiln {
 }
 
 /// A port's elements and its shape.
-fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
+pub(super) fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
     (
         port.elements() as usize,
         port.shape().iter().map(|&size| size as usize).collect(),

@@ -9,6 +9,7 @@
 //!
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
 //! - `tokenizer`, `noise`, [`samplers`]: the parts that are not graphs.
+//! - `unet_inputs`: what inpainting and LCM models take besides.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
@@ -23,6 +24,7 @@ mod request;
 pub mod samplers;
 mod tensors;
 mod tokenizer;
+mod unet_inputs;
 mod words;
 
 use std::num::NonZeroUsize;

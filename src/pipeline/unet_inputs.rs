@@ -1,0 +1,176 @@
+//! What some UNets take besides latents, a timestep and the context.
+
+use kiln_package::{GraphKind, Port};
+
+use crate::runtime::{Data, ProgramId, Session, Silent};
+
+use super::draw::sizes;
+use super::noise::Noise;
+use super::{Error, Kiln};
+
+/// The log-variances of a latent's distribution are clamped to this, as in diffusers.
+const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
+
+/// What a UNet takes at every step alike.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct UnetInputs {
+    /// Channels after those of the latents: an inpainting model's mask, and the latents of the picture without what is
+    /// masked.
+    pub(super) channels: Vec<f32>,
+    /// The embedded guidance scale, of a model that was distilled with it (LCM).
+    pub(super) timestep_cond: Option<Condition>,
+}
+
+/// An input and its shape.
+#[derive(Debug, PartialEq)]
+pub(super) struct Condition {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+impl Kiln {
+    /// Whether the UNet takes the guidance scale itself: then it runs once for each step, without a negative prompt.
+    pub(super) fn embeds_guidance(&self, unet: ProgramId) -> bool {
+        self.condition(unet).is_some()
+    }
+
+    /// The program that an inpainting UNet's channels come from; `None` for a UNet that takes latents alone.
+    pub(super) fn picture_encoder(
+        &self,
+        unet: ProgramId,
+        height: u32,
+        width: u32,
+    ) -> Result<Option<ProgramId>, Error> {
+        let channels = |port: &Port<'_>| port.shape().get(1).map_or(0, |&n| n as usize);
+        let taken = channels(&self.input(unet, "sample")?);
+        let latent = channels(&self.output(unet, "out_sample")?);
+        if taken == latent {
+            return Ok(None);
+        }
+        if taken != 2 * latent + 1 {
+            let reason = format!(
+                "{} takes {taken} channels and gives {latent}; it should take {latent}, or {} to inpaint",
+                GraphKind::Unet,
+                2 * latent + 1
+            );
+            return Err(self.unusable(reason));
+        }
+        Ok(Some(self.model.find(
+            GraphKind::VaeEncoder,
+            height,
+            width,
+        )?))
+    }
+
+    /// What the UNet takes at every step. An inpainting model is to paint everything: its mask is 1 everywhere, so the
+    /// picture has nothing left and is grey. `noise` is drawn from as diffusers does, after the first latents.
+    pub(super) fn unet_inputs(
+        &self,
+        session: &mut Session,
+        (unet, encoder): (ProgramId, Option<ProgramId>),
+        guidance_scale: f32,
+        noise: &mut Noise,
+    ) -> Result<UnetInputs, Error> {
+        let mut inputs = UnetInputs::default();
+        if let Some(port) = self.condition(unet) {
+            let (columns, shape) = sizes(&port);
+            inputs.timestep_cond = Some(Condition {
+                shape,
+                values: guidance_embedding(guidance_scale, columns),
+            });
+        }
+        if let Some(encoder) = encoder {
+            let (latents, shape) = sizes(&self.output(unet, "out_sample")?);
+            let pixels: usize = shape.iter().skip(2).product();
+            let (picture, _) = sizes(&self.input(encoder, "image")?);
+            inputs.channels = vec![1.0; pixels];
+            let grey = vec![0.0; picture];
+            inputs
+                .channels
+                .extend(self.encode_picture(session, encoder, &grey, latents, noise)?);
+        }
+        Ok(inputs)
+    }
+
+    /// A picture's latents, scaled, drawn from the distribution that the encoder gives. `planes` is `[3, height, width]`, -1
+    /// is black and 1 is white.
+    fn encode_picture(
+        &self,
+        session: &mut Session,
+        encoder: ProgramId,
+        planes: &[f32],
+        latents: usize,
+        noise: &mut Noise,
+    ) -> Result<Vec<f32>, Error> {
+        let (_, shape) = sizes(&self.input(encoder, "image")?);
+        let name = match self.output(encoder, "moments") {
+            Ok(_) => "moments",
+            Err(_) => "latents",
+        };
+        let (len, _) = sizes(&self.output(encoder, name)?);
+        let sampled = name == "moments";
+        if len != latents * (1 + usize::from(sampled)) {
+            let reason = format!(
+                "{} gives {len} numbers for {latents} latents",
+                GraphKind::VaeEncoder
+            );
+            return Err(self.unusable(reason));
+        }
+        let mut answer = vec![0.0; len];
+        let mut evaluation = session.prepare(encoder, 1)?;
+        evaluation.input(0, "image", &shape, Data::F32(planes))?;
+        evaluation.run(&mut Silent)?.read(0, name, &mut answer)?;
+        if !answer.iter().all(|x| x.is_finite()) {
+            return Err(Error::NotFinite {
+                graph: GraphKind::VaeEncoder,
+                step: None,
+            });
+        }
+        if sampled {
+            sample(&mut answer, noise);
+        }
+        let scale = self.card.vae_scaling_factor;
+        answer.iter_mut().for_each(|x| *x *= scale);
+        Ok(answer)
+    }
+
+    fn condition(&self, unet: ProgramId) -> Option<Port<'_>> {
+        self.model
+            .inputs(unet)
+            .find(|port| port.name == "timestep_cond")
+    }
+}
+
+/// Draws from the distribution whose means and log-variances are the two halves; the means' half is what is left.
+fn sample(moments: &mut Vec<f32>, noise: &mut Noise) {
+    let len = moments.len() / 2;
+    let (means, log_variances) = moments.split_at_mut(len);
+    let mut normal = vec![0.0; len];
+    noise.fill(&mut normal);
+    for ((x, &log_variance), n) in means.iter_mut().zip(&*log_variances).zip(normal) {
+        let (low, high) = LOG_VARIANCE;
+        *x += libm::expf(0.5 * log_variance.clamp(low, high)) * n;
+    }
+    moments.truncate(len);
+}
+
+/// The guidance scale as a model distilled with it takes it: sines, then cosines, of `1000 (scale - 1)` times frequencies
+/// that fall from 1 to 1/10000. (diffusers' `get_guidance_scale_embedding`; variational diffusion models,
+/// <https://github.com/google-research/vdm>.) An odd last column is zero.
+///
+/// Angles reach thousands, where `f32` has three decimals: they are rounded to it where diffusers rounds.
+fn guidance_embedding(scale: f32, columns: usize) -> Vec<f32> {
+    let half = columns / 2;
+    let w = (scale - 1.0) * 1000.0;
+    let rate = libm::log(10000.0) as f32 / (half.max(2) - 1) as f32;
+    let frequency = |i: usize| libm::exp(f64::from(i as f32 * -rate)) as f32;
+    let angle = |i: usize| f64::from(w * frequency(i));
+    let sines = (0..half).map(|i| libm::sin(angle(i)) as f32);
+    let cosines = (0..half).map(|i| libm::cos(angle(i)) as f32);
+    let mut embedding: Vec<f32> = sines.chain(cosines).collect();
+    embedding.resize(columns, 0.0);
+    embedding
+}
+
+#[cfg(test)]
+mod tests;
