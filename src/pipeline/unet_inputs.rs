@@ -55,7 +55,11 @@ impl Kiln {
             );
             return Err(self.unusable(reason));
         }
-        Ok(Some(self.model.find(GraphKind::VaeEncoder, height, width)?))
+        Ok(Some(self.model.find(
+            GraphKind::VaeEncoder,
+            height,
+            width,
+        )?))
     }
 
     /// What the UNet takes at every step. An inpainting model is to paint everything: its mask is 1 everywhere, so the
