@@ -101,7 +101,7 @@ pub(super) fn is_onnx(path: &Path) -> bool {
         let mut names = entries.filter_map(|entry| Some(file_name(&entry.ok()?.path())));
         names.any(|name| name.ends_with(".safetensors") || name.ends_with(".bin"))
     };
-    parts.iter().any(|part| onnx(part)) && !weights()
+    parts.iter().any(onnx) && !weights()
 }
 
 /// The name of the model in a folder: that of a hub, or the folder's own.
