@@ -210,6 +210,7 @@ impl Kiln {
         };
         self.text_encoder(settings.clip_skip)?;
         settings.prompts(self.evaluations(&settings)?)?;
+        self.check_ram(&settings)?;
         Ok(settings)
     }
 
