@@ -142,7 +142,7 @@ fn unets() -> [(&'static str, UnetConfig); 6] {
 
 fn kl() -> VaeConfig {
     VaeConfig {
-        block_out_channels: vec![32, 32, 64, 64],
+        block_out_channels: vec![64, 64, 96, 96],
         layers_per_block: 2,
         norm_num_groups: 32,
         ..tiny_vae()
