@@ -27,7 +27,13 @@ fn write_package(file: &mut std::fs::File) {
         n: WIDTH,
         activation: Activation::None,
     });
-    let vector = |index: u64| Operand::arena(DType::F32, index * 4 * u64::from(WIDTH), 4 * u64::from(WIDTH));
+    let vector = |index: u64| {
+        Operand::arena(
+            DType::F32,
+            index * 4 * u64::from(WIDTH),
+            4 * u64::from(WIDTH),
+        )
+    };
     let step = |layer: u64| StepRecord {
         op,
         operands: op

@@ -259,8 +259,7 @@ impl Shared {
         loop {
             let mut state = self.lock();
             loop {
-                let room =
-                    |parts: &Parts| resident == 0 || resident + parts.bytes() <= self.window;
+                let room = |parts: &Parts| resident == 0 || resident + parts.bytes() <= self.window;
                 if state.round != round {
                     drop(state);
                     (behind..ahead).for_each(|index| _ = let_go(index));

@@ -124,7 +124,10 @@ fn numbers(value: &Value) -> Vec<f64> {
 /// The figures of the layer whose name ends so.
 fn figures(report: &Value, graph: &str, layer: &str) -> Vec<f64> {
     let graphs = report["graphs"].as_array().expect("graphs");
-    let graph = graphs.iter().find(|g| g["graph"] == graph).expect("a graph");
+    let graph = graphs
+        .iter()
+        .find(|g| g["graph"] == graph)
+        .expect("a graph");
     let layers = graph["layers"].as_array().expect("layers");
     let named = |l: &&Value| l["name"].as_str().is_some_and(|name| name.ends_with(layer));
     let found: Vec<_> = layers.iter().filter(named).collect();

@@ -43,9 +43,7 @@ pub fn values(name: &str, shape: &[usize]) -> Vec<f32> {
 
 /// An input: multiples of 1/64 from -2 to 2.
 pub fn example(name: &str, shape: &[usize]) -> Vec<f32> {
-    integers(name, shape)
-        .map(|n| f32::from(n) / 64.0)
-        .collect()
+    integers(name, shape).map(|n| f32::from(n) / 64.0).collect()
 }
 
 /// Token ids of a prompt: begin, 59 words, and the end to the end.

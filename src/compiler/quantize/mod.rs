@@ -214,7 +214,8 @@ impl<'h> Hear<'h> {
 /// What a fused graph gives, in `f32`.
 pub(crate) fn exact(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpretError> {
     let inputs = [inputs.to_vec()];
-    let outputs = Evaluator::new().run_all(graph, &inputs, evaluate::Numbers::Exact, &mut |_| ())?;
+    let outputs =
+        Evaluator::new().run_all(graph, &inputs, evaluate::Numbers::Exact, &mut |_| ())?;
     Ok(outputs.into_iter().next().unwrap_or_default())
 }
 

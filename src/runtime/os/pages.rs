@@ -47,13 +47,8 @@ pub(in crate::runtime) fn bring(bytes: &[u8]) -> io::Result<()> {
         unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED) };
         loop {
             // SAFETY: as above; the pages are readable.
-            let done = unsafe {
-                libc::madvise(
-                    start as *mut libc::c_void,
-                    len,
-                    libc::MADV_POPULATE_READ,
-                )
-            };
+            let done =
+                unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_READ) };
             if done == 0 {
                 return Ok(());
             }

@@ -70,9 +70,7 @@ fn run(session: &mut Session, observer: &mut impl Observer) -> Result<Vec<f32>, 
     let mut evaluation = session.prepare(id, 1)?;
     evaluation.input(0, "sample", &[1, WIDTH], Data::F32(&numbers))?;
     let mut out = vec![0.0; WIDTH];
-    evaluation
-        .run(observer)?
-        .read(0, "out_sample", &mut out)?;
+    evaluation.run(observer)?.read(0, "out_sample", &mut out)?;
     Ok(out)
 }
 
@@ -118,7 +116,10 @@ fn too_little_is_refused_before_anything_is_read() {
     let model = chain().model();
     let refused = Session::new(&model, &[(first(&model), 1)], &options(Some(1 << 20)));
     let text = refused.err().expect("too little").to_string();
-    assert!(text.starts_with("1 MiB are too little: the run needs "), "{text}");
+    assert!(
+        text.starts_with("1 MiB are too little: the run needs "),
+        "{text}"
+    );
 }
 
 #[test]
