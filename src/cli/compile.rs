@@ -165,7 +165,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             printed = output::print(&format!("# after {pass}\n{graph}\n"));
         }
         Progress::Graph { .. } => {}
-        Progress::Preview => bar.0.set_message("fitting previews"),
+        Progress::Preview => bar.say("fitting previews".into()),
         Progress::Measuring(measured) => {
             let what = format!("measuring {}", measured.part);
             bar.bytes(&what, measured.done, measured.total);

@@ -124,6 +124,44 @@ pub fn pictures(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a whole number from 1 up".into())
 }
 
+/// Memory: a number of bytes, or of KiB, MiB or GiB with `K`, `M` or `G` behind it; `auto` for what is there.
+pub fn ram(text: &str) -> Result<Ram, String> {
+    if text == "auto" {
+        return Ok(Ram::Auto);
+    }
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = digits.parse::<u64>().ok();
+    let bytes = bytes.and_then(|bytes| bytes.checked_mul(1 << unit));
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .map(Ram::Bytes)
+        .ok_or_else(|| "expected a number of bytes such as 256M or 1G, or auto".into())
+}
+
+/// A budget of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ram {
+    /// So many bytes.
+    Bytes(u64),
+    /// What the system and its cgroups leave.
+    Auto,
+}
+
+impl Ram {
+    /// In bytes; `None` where nobody tells.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Ram::Bytes(bytes) => Some(bytes),
+            Ram::Auto => kiln::runtime::memory::available_bytes(),
+        }
+    }
+}
+
 /// A seed.
 pub fn seed(text: &str) -> Result<u64, String> {
     text.parse()

@@ -31,9 +31,14 @@ pub fn fit(model: &Checkpoint, cancel: &Cancel) -> Result<Option<Vec<[f64; 3]>>,
         Some(encoder) => {
             let encoder = encoder.resized(size.map(|n| n * factor))?;
             let paintings = calibrate::paintings(&encoder, factor, PICTURES);
-            let moments = run(&encoder, &paintings)?.into_iter();
-            moments
-                .map(|outputs| outputs.into_iter().take(1).map(means).collect())
+            let channels = model.card.latent_channels as usize;
+            let latents = |outputs: Vec<Tensor>| {
+                let first = outputs.into_iter().take(1);
+                first.map(|output| means(output, channels)).collect()
+            };
+            run(&encoder, &paintings)?
+                .into_iter()
+                .map(latents)
                 .collect()
         }
         None => calibrate::pictures(&decoder, 1.0 / scale as f32, f32::MAX, PICTURES),
@@ -65,19 +70,19 @@ pub fn fit(model: &Checkpoint, cancel: &Cancel) -> Result<Option<Vec<[f64; 3]>>,
     Ok(sums.solve())
 }
 
-/// The first half of the channels: the means of the latent's distribution.
-fn means(moments: Tensor) -> Tensor {
-    let channels = moments.shape.last().copied().unwrap_or(2);
-    let half = channels / 2;
+/// The first channels: the means of the latents' distribution, or, of an encoder that gives them alone, the latents.
+fn means(moments: Tensor, latents: usize) -> Tensor {
+    let channels = moments.shape.last().copied().unwrap_or(latents);
+    let kept = latents.min(channels);
     let data = moments
         .data
         .chunks_exact(channels.max(1))
-        .flat_map(|pixel| &pixel[..half])
+        .flat_map(|pixel| &pixel[..kept])
         .copied()
         .collect();
     let mut shape = moments.shape;
     if let Some(last) = shape.last_mut() {
-        *last = half;
+        *last = kept;
     }
     Tensor { shape, data }
 }

@@ -521,22 +521,22 @@ fn every_truncation_is_found() {
 
 #[test]
 fn a_newer_version_says_so() {
-    let error = open_patched(&package(), 8, &3u32.to_le_bytes()).unwrap();
+    let error = open_patched(&package(), 8, &4u32.to_le_bytes()).unwrap();
     assert_eq!(
         error.what,
         What::Version {
-            supported: 2,
-            found: 3
+            supported: 3,
+            found: 4
         }
     );
     assert_eq!(
         error.to_string(),
-        "the package has format version 3, newer than the version 2 this program reads"
+        "the package has format version 4, newer than the version 3 this program reads"
     );
-    let error = open_patched(&package(), 8, &1u32.to_le_bytes()).unwrap();
+    let error = open_patched(&package(), 8, &2u32.to_le_bytes()).unwrap();
     assert_eq!(
         error.to_string(),
-        "the package has format version 1; this program reads version 2"
+        "the package has format version 2; this program reads version 3: compile the model again"
     );
     assert_eq!(
         Package::open(b"\x89PNG").err().unwrap().what,
@@ -681,39 +681,59 @@ fn program_fields_that_lie() {
         ),
         (header(6), &[1], "last fields"),
         (program(0), &[9], "program 0: graph: 9 has no meaning"),
-        (program(0), &[2], "program 1: repeated or out of order"),
-        (program(1) + 4, &[9], "program 1: stage: 9"),
-        (program(1) + 16, &long(1 << 50), "program 1: arena bytes"),
-        (program(1) + 16, &long(64), "program 1: arena bytes"),
+        // The third graph, stage 0, 0 by 0, which skips nothing.
         (
-            program(1) + 32,
+            program(0),
+            &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            "program 1: repeated or out of order",
+        ),
+        (
+            program(0),
+            &[2],
+            "program 0: clip skip: 0 expected, 1 found",
+        ),
+        (
+            program(0) + 16,
+            &[0],
+            "program 0: clip skip: 1 expected, 0 found",
+        ),
+        (
+            program(1) + 16,
+            &[1],
+            "program 1: clip skip: 0 expected, 1 found",
+        ),
+        (program(1) + 4, &[9], "program 1: stage: 9"),
+        (program(1) + 20, &long(1 << 50), "program 1: arena bytes"),
+        (program(1) + 20, &long(64), "program 1: arena bytes"),
+        (
+            program(1) + 36,
             &[64],
             "program 1: pinned bytes: 0 expected, 64 found",
         ),
         (
-            program(1) + 32,
+            program(1) + 36,
             &[1],
             "program 1: pinned bytes: a multiple of 64",
         ),
         (
-            program(1) + 32,
+            program(1) + 36,
             &long(1 << 50),
             "program 1: pinned bytes: at most",
         ),
-        (program(1) + 40, &[1], "first port: 2 expected, 1 found"),
-        (program(1) + 44, &[17], "ports ends at"),
-        (program(1) + 48, &u32::MAX.to_le_bytes(), "ports ends at"),
-        (program(1) + 48, &[0], "missing"),
-        (program(1) + 52, &[0], "first step: 15 expected, 0 found"),
-        (program(1) + 56, &[0], "missing"),
-        (program(1) + 56, &[1], "steps: 16 expected, 17 found"),
+        (program(1) + 44, &[1], "first port: 2 expected, 1 found"),
+        (program(1) + 48, &[17], "ports ends at"),
+        (program(1) + 52, &u32::MAX.to_le_bytes(), "ports ends at"),
+        (program(1) + 52, &[0], "missing"),
+        (program(1) + 56, &[0], "first step: 15 expected, 0 found"),
+        (program(1) + 60, &[0], "missing"),
+        (program(1) + 60, &[1], "steps: 16 expected, 17 found"),
         (
-            program(1) + 60,
+            program(1) + 64,
             &[2],
             "program 1: chunks: 1 expected, 2 found",
         ),
         (
-            program(1) + 60,
+            program(1) + 64,
             &[0],
             "program 1: chunks: 1 expected, 0 found",
         ),

@@ -180,9 +180,26 @@ pub enum RequestError {
         /// The numbers that there are.
         available: Vec<u32>,
     },
+    /// The drawing does not fit in the memory that it may take.
+    #[error("a drawing of that size takes at least {} MiB, {} are allowed; {}", .need.div_ceil(1 << 20), .ram >> 20, fitting(.fits))]
+    Ram {
+        /// Bytes that it takes.
+        need: u64,
+        /// Bytes that it may take.
+        ram: u64,
+        /// What would fit.
+        fits: Vec<String>,
+    },
     /// A prompt cannot be read.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+}
+
+fn fitting(fits: &[String]) -> String {
+    match fits.is_empty() {
+        true => "no size of the package fits".into(),
+        false => format!("what fits: {}", fits.join(", ")),
+    }
 }
 
 fn list(numbers: &[u32]) -> String {

@@ -10,6 +10,7 @@
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
+//! - `memory`: whether a drawing fits in a budget.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `init`: pictures to begin with, and a second pass.
 //! - `unet_inputs`: what inpainting and LCM models take besides.
@@ -24,6 +25,7 @@ mod embedded;
 mod error;
 mod guidance;
 mod init;
+mod memory;
 mod noise;
 mod picture;
 mod preview;
@@ -101,6 +103,14 @@ impl Kiln {
     /// Draws with so many threads instead of as many as there are cores. The picture does not depend on it.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.options.threads = Some(threads);
+        self
+    }
+
+    /// Keeps the whole process within so many bytes, mapped weights included: they are read when they are needed, once for
+    /// each evaluation, and let go afterwards. The picture does not depend on it. A drawing that cannot keep within is
+    /// refused by [`Kiln::settings`].
+    pub fn ram(mut self, bytes: u64) -> Self {
+        self.options.ram = Some(bytes);
         self
     }
 
@@ -209,6 +219,7 @@ impl Kiln {
         self.check_passes(&settings, available)?;
         self.text_encoder(settings.clip_skip)?;
         settings.prompts(self.evaluations(&settings)?)?;
+        self.check_ram(&settings)?;
         Ok(settings)
     }
 

@@ -320,6 +320,15 @@ impl Model {
             .unwrap_or(0)
     }
 
+    /// The least budget that running these programs keeps within: their memory, the weights of their largest layer, and what
+    /// the process has now.
+    pub fn least_ram(&self, programs: &[(ProgramId, usize)], threads: NonZeroUsize) -> u64 {
+        let own = self.memory(programs, threads).allocated_bytes();
+        let program = resident_bytes().unwrap_or(USUAL) + RESERVE;
+        own.saturating_add(self.largest_layer(programs))
+            .saturating_add(program)
+    }
+
     /// The bytes of weights that may be resident within a budget of `ram` bytes for the whole process.
     pub(super) fn window(
         &self,

@@ -34,3 +34,12 @@ pub fn from_folder(model: &TinyModel, folder: &Path) -> PathBuf {
     compile(&options(&source, &output));
     output
 }
+
+/// The package in 8 bits of the folder that [`from_folder`] has written.
+pub fn int8(model: &TinyModel, folder: &Path) -> PathBuf {
+    let output = folder.join("int8.kiln");
+    let mut options = options(&folder.join(&model.name), &output);
+    options.precision = Precision::Int8;
+    compile(&options);
+    output
+}

@@ -25,7 +25,12 @@ fn check(name: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let package = compiled::from_folder(&model, folder.path());
     graphs::compare(&model, &package);
-    pictures::compare(&model, &package);
+    pictures::compare(&model, &package, pictures::F32);
+    pictures::compare(
+        &model,
+        &compiled::int8(&model, folder.path()),
+        pictures::INT8,
+    );
     same::compare(&model, &package, folder.path());
 }
 

@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kiln::pipeline::{Kiln, Picture, PictureFormat, Remembered, Settings, random_seed};
-use kiln::runtime::{Cancellation, cancel_on_signal};
+use kiln::runtime::{Cancellation, cancel_on_signal, exit_on_bus_error};
 use serde_json::json;
 
 use super::error::CliError;
 use super::init::Pictures;
 use super::output::{self, Target};
+use super::values::Ram;
 use super::{model, values};
 use grid::{Axis, Grid, Sheet};
 use names::Names;
@@ -52,6 +53,10 @@ pub struct Args {
     /// Threads [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
+    /// Keep the whole process within so much memory (256M, 1G; auto: what there is), reading weights as they are needed
+    /// [default: KILN_RAM, else no limit]
+    #[arg(long, value_name = "BYTES", value_parser = values::ram)]
+    ram: Option<Ram>,
     /// The model [default: the built-in one]
     #[arg(short, long, value_name = "FILE.kiln")]
     model: Option<PathBuf>,
@@ -86,8 +91,13 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
     let cancellation = Cancellation::new();
     let mut kiln =
         Kiln::from_model(model::open(args.model.as_deref())?)?.cancellation(cancellation.clone());
+    exit_on_bus_error(kiln.model())
+        .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
     if let Some(threads) = args.threads {
         kiln = kiln.threads(threads);
+    }
+    if let Some(bytes) = budget(args)?.and_then(Ram::bytes) {
+        kiln = kiln.ram(bytes);
     }
     let jobs = jobs(&kiln, &said, axes.is_some())?;
     let names = Names {
@@ -247,6 +257,17 @@ fn told(args: &Args, picture: &Picture, path: &Path, seconds: f64) -> Result<(),
         "{} (seed {seed}, {seconds:.1} s)\n",
         path.display()
     ))
+}
+
+/// The budget that is said: as an option, else in the environment.
+fn budget(args: &Args) -> Result<Option<Ram>, CliError> {
+    match (args.ram, std::env::var("KILN_RAM")) {
+        (Some(ram), _) => Ok(Some(ram)),
+        (None, Ok(text)) if !text.is_empty() => values::ram(&text)
+            .map(Some)
+            .map_err(|error| CliError::Usage(format!("KILN_RAM={text}: {error}"))),
+        _ => Ok(None),
+    }
 }
 
 /// A sheet for the pictures of a grid.

@@ -119,6 +119,7 @@ impl Evaluator {
     }
 
     /// As [`Evaluator::run_all`], on one set of inputs.
+    #[cfg(test)]
     pub fn run(
         &self,
         graph: &Graph,

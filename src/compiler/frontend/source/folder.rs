@@ -92,9 +92,16 @@ pub(super) fn followed(path: &Path) -> Result<PathBuf, SourceError> {
     }
 }
 
-/// Whether a folder is laid out as optimum exports ONNX.
+/// Whether a folder is laid out as optimum exports ONNX. Some hold weights for both: those of diffusers are taken then.
 pub(super) fn is_onnx(path: &Path) -> bool {
-    path.join("unet/model.onnx").exists()
+    let parts = ["unet", "text_encoder", "vae_decoder"];
+    let onnx = |part: &&str| path.join(part).join("model.onnx").exists();
+    let weights = || {
+        let entries = std::fs::read_dir(path.join("unet")).into_iter().flatten();
+        let mut names = entries.filter_map(|entry| Some(file_name(&entry.ok()?.path())));
+        names.any(|name| name.ends_with(".safetensors") || name.ends_with(".bin"))
+    };
+    parts.iter().any(onnx) && !weights()
 }
 
 /// The name of the model in a folder: that of a hub, or the folder's own.
