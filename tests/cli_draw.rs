@@ -671,7 +671,7 @@ fn pictures_to_begin_with_that_cannot_be_used_are_told() {
     );
     here(&with(&["--mask", "black.png"]), 2, &["nothing white"]);
     here(
-        &with(&["--mask", "init.png", "--mask-blur", "-1"]),
+        &with(&["--mask", "init.png", "--mask-blur=-1"]),
         2,
         &["mask blur -1"],
     );

@@ -31,7 +31,7 @@ pub fn fit(model: &Checkpoint, cancel: &Cancel) -> Result<Option<Vec<[f64; 3]>>,
         Some(encoder) => {
             let encoder = encoder.resized(size.map(|n| n * factor))?;
             let paintings = calibrate::paintings(&encoder, factor, PICTURES);
-            let channels = model.card.latent_channels as usize;
+            let channels = model.card.latent_channels;
             let latents = |outputs: Vec<Tensor>| {
                 let first = outputs.into_iter().take(1);
                 first.map(|output| means(output, channels)).collect()

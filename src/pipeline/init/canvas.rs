@@ -228,18 +228,21 @@ fn blurred(mask: &[u8], (width, height): (u32, u32), deviation: f32) -> Vec<u8> 
     let weight = |i: i64| libm::exp(-((i * i) as f64) / (2.0 * deviation * deviation));
     let weights: Vec<f64> = (-reach..=reach).map(weight).collect();
     let sum: f64 = weights.iter().sum();
+    // Lines of `len` pixels that lie `step` apart.
     let pass = |pixels: &[u8], len: usize, step: usize| {
-        let value = |i: usize| {
-            let at = i / step % len;
-            let first = i - at * step;
-            let place = |offset: i64| first + mirrored(at as i64 + offset, len as i64) * step;
-            let total: f64 = (-reach..=reach)
-                .zip(&weights)
-                .map(|(offset, weight)| weight * f64::from(pixels[place(offset)]))
-                .sum();
-            libm::rint(total / sum) as u8
-        };
-        (0..pixels.len()).map(value).collect::<Vec<u8>>()
+        let mut out = vec![0; pixels.len()];
+        let mut line = vec![0.0; len + 2 * reach as usize];
+        for n in 0..pixels.len() / len {
+            let start = n / step * step * len + n % step;
+            for (x, at) in line.iter_mut().zip(-reach..) {
+                *x = f64::from(pixels[start + mirrored(at, len as i64) * step]);
+            }
+            for (i, window) in line.windows(weights.len()).enumerate() {
+                let total: f64 = window.iter().zip(&weights).map(|(x, w)| x * w).sum();
+                out[start + i * step] = libm::rint(total / sum) as u8;
+            }
+        }
+        out
     };
     let rows = pass(mask, width as usize, 1);
     pass(&rows, height as usize, width as usize)

@@ -46,7 +46,7 @@ pub struct Mask {
 }
 
 /// The most that a mask is blurred.
-const MAX_BLUR: f32 = 256.0;
+const MAX_BLUR: f32 = 64.0;
 
 impl Init {
     /// The WebUI's strength.

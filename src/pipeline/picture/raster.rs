@@ -97,6 +97,13 @@ impl Raster {
         ) {
             return Err(RasterError::Format);
         }
+        if reader.format() == Some(ImageFormat::Png) {
+            // The decoder looks for pixels before it tells a size.
+            let mut header = png::Decoder::new(Cursor::new(bytes));
+            let header = header.read_header_info();
+            let header = header.map_err(|error| RasterError::Damaged(error.to_string()))?;
+            check_size(header.width, header.height)?;
+        }
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_DECODER);
         reader.limits(limits);
