@@ -67,6 +67,7 @@ fn write_package(file: &mut std::fs::File) {
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,
         max_chunks: 1,
+        clip_skip: 0,
         inputs: vec![port("sample", vector(0))],
         outputs: vec![port("out_sample", vector(LAYERS % 2))],
         steps: (0..LAYERS).map(step).collect(),
