@@ -559,3 +559,147 @@ fn an_interrupted_drawing_keeps_its_preview() {
     assert!(says || line == "kiln: cancelled\n", "{line}");
     read_png(&folder.path().join("p.png"));
 }
+
+/// Writes a PNG of one byte a pixel.
+fn write_grey(path: &Path, (width, height): (u32, u32), value: impl Fn(u32, u32) -> u8) {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().expect("memory");
+    let pixel = |i: u32| value(i % width, i / width);
+    let pixels: Vec<u8> = (0..width * height).map(pixel).collect();
+    writer.write_image_data(&pixels).expect("memory");
+    writer.finish().expect("memory");
+    fs::write(path, bytes).expect("a file");
+}
+
+#[test]
+fn pictures_begin_with_a_picture() {
+    let folder = folder();
+    toy::write(folder.path());
+    let draw = |more: &[&str]| pixels(folder.path(), "a red apple", more);
+    succeeds(
+        folder.path(),
+        &[
+            "draw",
+            "-m",
+            "toy.kiln",
+            "a blue apple",
+            "--seed",
+            "2",
+            "-o",
+            "init.png",
+        ],
+    );
+    let from = |more: &[&str]| draw(&[&["--init", "init.png"], more].concat());
+    let plain = draw(&[]);
+    let half = from(&["--strength", "0.5"]);
+    assert!(half != plain && half != from(&["--strength", "1"]));
+    assert_eq!(from(&[]), from(&["--strength", "0.75"]));
+    // White is repainted and black is kept.
+    let old = read_png(&folder.path().join("init.png")).1;
+    write_grey(&folder.path().join("mask.png"), (64, 64), |x, _| {
+        if x < 32 { 255 } else { 0 }
+    });
+    let masked = from(&["--mask", "mask.png", "--mask-blur", "0"]);
+    for (i, (new, old)) in masked.chunks(3).zip(old.chunks(3)).enumerate() {
+        assert!(new == old || i % 64 < 32);
+    }
+    assert_ne!(masked, old);
+    assert_ne!(from(&["--mask", "mask.png"]), masked);
+    // Of another size it is resized, and drawn in the size that is asked for.
+    let wide = [
+        "--init", "init.png", "--resize", "pad", "--size", "96x64", "--json",
+    ];
+    let arguments = ["draw", "-m", "toy.kiln", "a", "--seed", "1", "-o", "w.png"];
+    let said = succeeds(folder.path(), &[&arguments[..], &wide].concat());
+    let said = &lines(&said)[0];
+    assert_eq!(
+        (&said["width"], &said["strength"], &said["resize"]),
+        (&json!(96), &json!(0.75), &json!("pad"))
+    );
+    assert_eq!(read_png(&folder.path().join("w.png")).0, (96, 64));
+    let shown = succeeds(folder.path(), &["show-info", "w.png"]);
+    assert!(shown.contains("Denoising strength"), "{shown}");
+    // A line of a file and a grid know the options too.
+    fs::write(
+        folder.path().join("list"),
+        r#"{"prompt": "a red apple", "init": "init.png", "strength": 0.5, "seed": 1, "output": "l.png"}"#,
+    )
+    .expect("a file");
+    succeeds(
+        folder.path(),
+        &["draw", "-m", "toy.kiln", "--prompts", "list"],
+    );
+    assert_eq!(read_png(&folder.path().join("l.png")).1, half);
+}
+
+#[test]
+fn pictures_to_begin_with_that_cannot_be_used_are_told() {
+    let folder = folder();
+    toy::write(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    write_grey(&at("init.png"), (64, 64), |x, y| (x * y) as u8);
+    write_grey(&at("mask.png"), (64, 32), |_, _| 255);
+    write_grey(&at("black.png"), (64, 64), |_, _| 0);
+    fs::write(at("text.png"), "no picture").expect("a file");
+    let whole = fs::read(at("init.png")).expect("a file");
+    fs::write(at("cut.png"), &whole[..whole.len() / 2]).expect("a file");
+    // A header that says 100000 by 100000, its checksum right.
+    let mut huge = Vec::new();
+    drop(png::Encoder::new(&mut huge, 100_000, 100_000).write_header());
+    fs::write(at("huge.png"), huge).expect("a file");
+    let here = |more: &[&str], code: i32, parts: &[&str]| {
+        let arguments = ["draw", "-m", "toy.kiln", "a red apple"];
+        fails(folder.path(), &[&arguments[..], more].concat(), code, parts);
+    };
+    let init = ["--init", "init.png"];
+    let with = |more: &[&'static str]| [&init[..], more].concat();
+    here(&with(&["--strength", "1.5"]), 2, &["strength", "0 to 1"]);
+    here(&with(&["--strength", "nan"]), 2, &["strength", "0 to 1"]);
+    here(
+        &with(&["--strength", "0.1"]),
+        2,
+        &["strength 0.1: of 4 steps none is taken"],
+    );
+    here(&with(&["--resize", "big"]), 2, &["stretch, crop, pad"]);
+    here(
+        &with(&["--mask", "mask.png"]),
+        2,
+        &["the mask is 64x32, the picture 64x64"],
+    );
+    here(&with(&["--mask", "black.png"]), 2, &["nothing white"]);
+    here(
+        &with(&["--mask", "init.png", "--mask-blur=-1"]),
+        2,
+        &["mask blur -1"],
+    );
+    here(&["--strength", "0.5"], 2, &["--strength needs --init"]);
+    here(&["--mask", "mask.png"], 2, &["--mask needs --init"]);
+    here(
+        &with(&["--only-masked", "8"]),
+        2,
+        &["--only-masked needs --mask"],
+    );
+    here(&["--hires-steps", "3"], 2, &["--hires-steps needs --hires"]);
+    here(
+        &["--hires", "2"],
+        2,
+        &["hires 2: 64x64 becomes 128x128; the model draws 64x64, 96x64"],
+    );
+    here(&["--hires", "0.5"], 2, &["hires 0.5"]);
+    here(&with(&["--hires", "2"]), 2, &["hires: not with a picture"]);
+    here(&["--init", "none.png"], 1, &["none.png: "]);
+    here(&["--init", "text.png"], 1, &["text.png: is no PNG"]);
+    here(
+        &["--init", "cut.png"],
+        1,
+        &["cut.png: is a damaged picture"],
+    );
+    here(
+        &["--init", "huge.png"],
+        1,
+        &["huge.png: a picture of 100000x100000 is too large"],
+    );
+    here(&["--init", "."], 1, &[".: "]);
+}

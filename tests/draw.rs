@@ -53,6 +53,8 @@ fn a_request_takes_the_cards_defaults() {
         subseed: None,
         eta_seed_delta: 0,
         clip_skip: 1,
+        init: None,
+        hires: None,
     };
     assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
     assert_eq!(kiln.sizes(), toy::SIZES);

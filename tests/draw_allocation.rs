@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::toy;
 use kiln::pipeline::samplers::SamplerKind;
+use kiln::pipeline::{Init, Mask, Raster};
 use kiln::{Kiln, Progress, Request};
 
 /// The system's allocator, counting.
@@ -60,15 +61,23 @@ fn check(kiln: Kiln, samplers: &[SamplerKind]) {
             .sampler(sampler)
             .guidance_rescale(0.5)
             .guidance_until(1.0);
-        let mut counts = [0; 8];
-        kiln.draw(&request, &mut |progress| {
-            if let Progress::Denoised { step, .. } = progress {
-                counts[step - 1] = ALLOCATIONS.load(Ordering::SeqCst);
-            }
-            ControlFlow::Continue(())
-        })
-        .expect("a picture");
-        assert!(counts[0] > 0);
-        assert_eq!(counts, [counts[0]; 8], "{sampler}");
+        let raster = |byte| Raster::new(16, 16, vec![byte; 768]).expect("a picture");
+        let init = Init {
+            strength: 1.0,
+            mask: Some(Mask::new(raster(255))),
+            ..Init::new(raster(99))
+        };
+        for request in [request.clone(), request.init(init)] {
+            let mut counts = [0; 8];
+            kiln.draw(&request, &mut |progress| {
+                if let Progress::Denoised { step, .. } = progress {
+                    counts[step - 1] = ALLOCATIONS.load(Ordering::SeqCst);
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("a picture");
+            assert!(counts[0] > 0);
+            assert_eq!(counts, [counts[0]; 8], "{sampler}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod compile;
 mod draw;
 mod error;
 mod info;
+mod init;
 mod layers;
 mod model;
 mod output;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use kiln::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
-use kiln::pipeline::{PromptStyle, Rng};
+use kiln::pipeline::{PromptStyle, Resize, Rng, Upscaler};
 use kiln_package::GraphKind;
 
 /// `WIDTHxHEIGHT`, in pixels.
@@ -45,6 +45,26 @@ pub fn share(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|share| (0.0..=1.0).contains(share))
         .ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
+/// A number from 0 to 1, in all its digits: it is multiplied with steps and rounded.
+pub fn strength(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
+/// A way to resize.
+pub fn resize(text: &str) -> Result<Resize, String> {
+    text.parse()
+        .map_err(|error: kiln::pipeline::UnknownResize| error.to_string())
+}
+
+/// An upscaler's name.
+pub fn upscaler(text: &str) -> Result<Upscaler, String> {
+    text.parse()
+        .map_err(|error: kiln::pipeline::UnknownUpscaler| error.to_string())
 }
 
 /// A ratio of noise to signal.

@@ -9,7 +9,8 @@ use crate::runtime::{Data, ProgramId, Session, Silent};
 use super::contexts::{Chunked, Contexts};
 use super::error::SectionError;
 use super::guidance::{guide, rescale};
-use super::picture::to_rgb8;
+use super::init::{Begun, Canvas, Source, Upscaler};
+use super::picture::{bilinear, to_rgb8};
 use super::samplers::{Evaluation, Run, Sampler, ScheduleError};
 use super::{Error, Kiln, Picture, RequestError, Settings, Watch};
 
@@ -39,28 +40,49 @@ pub enum Progress<'a> {
     },
 }
 
-/// The programs of a drawing.
+/// The programs of a pass.
 pub(super) struct Programs {
-    text_encoder: ProgramId,
-    unet: ProgramId,
-    vae_decoder: ProgramId,
-    /// Of an inpainting model only.
-    vae_encoder: Option<ProgramId>,
+    pub(super) text_encoder: ProgramId,
+    pub(super) unet: ProgramId,
+    /// Whether the UNet takes a mask and a picture's latents.
+    pub(super) inpaints: bool,
+    pub(super) vae_decoder: ProgramId,
+    /// Of an inpainting model, or where there is a picture to begin with.
+    pub(super) vae_encoder: Option<ProgramId>,
     /// 2 under guidance: the negative prompt, then the prompt.
-    lanes: usize,
+    pub(super) lanes: usize,
 }
 
-impl Programs {
-    /// Each with the lanes that it runs with.
-    pub(super) fn lanes(&self) -> Vec<(ProgramId, usize)> {
-        let mut programs = vec![
-            (self.text_encoder, self.lanes),
-            (self.unet, self.lanes),
-            (self.vae_decoder, 1),
-        ];
-        programs.extend(self.vae_encoder.map(|encoder| (encoder, 1)));
-        programs
-    }
+/// A way from noise, or a picture under noise, to latents.
+pub(super) struct Pass {
+    /// Width and height in pixels.
+    pub(super) size: (u32, u32),
+    /// Steps of the sampler.
+    steps: usize,
+    /// The first that is taken.
+    pub(super) start: usize,
+    pub(super) programs: Programs,
+    /// Steps and evaluations of the pass before.
+    before: (usize, usize),
+    /// Steps that all passes take.
+    all: usize,
+}
+
+/// The programs of some passes, each with the lanes that it runs with.
+pub(super) fn lanes(passes: &[Pass]) -> Vec<(ProgramId, usize)> {
+    let programs = passes.iter().map(|pass| &pass.programs);
+    programs
+        .flat_map(|programs| {
+            let lanes = programs.lanes;
+            [
+                Some((programs.text_encoder, lanes)),
+                Some((programs.unet, lanes)),
+                Some((programs.vae_decoder, 1)),
+                programs.vae_encoder.map(|encoder| (encoder, 1)),
+            ]
+        })
+        .flatten()
+        .collect()
 }
 
 impl Kiln {
@@ -71,26 +93,55 @@ impl Kiln {
         settings: &Settings,
         progress: &mut Watch<'_>,
     ) -> Result<Picture, Error> {
-        let programs = self.programs(settings)?;
-        let chunked = self.chunked(settings, &programs)?;
+        let passes = self.passes(settings)?;
+        let chunked = self.chunked(settings, &passes)?;
         let cut = chunked.cut();
-        let mut session = Session::new(&self.model, &programs.lanes(), &self.options)?;
+        let mut session = Session::new(&self.model, &lanes(&passes), &self.options)?;
 
-        let contexts =
-            self.contexts(&mut session, programs.text_encoder, programs.lanes, chunked)?;
+        let Programs {
+            text_encoder,
+            lanes,
+            ..
+        } = passes[0].programs;
+        let contexts = self.contexts(&mut session, text_encoder, lanes, chunked)?;
         report(
             progress,
             Progress::Encoded {
                 context: contexts.values(),
             },
         )?;
-        let mut latents = self.denoise(&mut session, &programs, settings, &contexts, progress)?;
-        let planes = self.decode(&mut session, &programs, &mut latents)?;
+        let init = settings.init.as_ref();
+        let given = init.map(|init| Canvas::new(init, passes[0].size));
+        let mut enlarged;
+        let mut source = match &given {
+            Some(canvas) => Source::Canvas(canvas),
+            None => Source::Nothing,
+        };
+        let mut latents = Vec::new();
+        for (index, pass) in passes.iter().enumerate() {
+            latents = self.denoise(&mut session, pass, settings, source, &contexts, progress)?;
+            let (Some(next), Some(hires)) = (passes.get(index + 1), settings.hires) else {
+                break;
+            };
+            source = match hires.upscaler {
+                Upscaler::Latent => Source::Latents(self.enlarge(&latents, pass, next)?),
+                Upscaler::Lanczos => {
+                    let pixels = rgb8(&self.decode(&mut session, pass, &mut latents)?);
+                    enlarged = Canvas::of_pixels(pixels, pass.size, next.size);
+                    Source::Canvas(&enlarged)
+                }
+            };
+        }
+        let last = &passes[passes.len() - 1];
+        let planes = self.decode(&mut session, last, &mut latents)?;
         report(progress, Progress::Decoded { planes: &planes })?;
-
-        let mut pixels = vec![0; planes.len()];
-        to_rgb8(&planes, &mut pixels);
+        let drawn = rgb8(&planes);
+        let (size, pixels) = match &given {
+            Some(canvas) => canvas.put_back(drawn),
+            None => (last.size, drawn),
+        };
         Ok(Picture {
+            size,
             pixels,
             settings: settings.clone(),
             model: self.card.model_name(),
@@ -98,17 +149,74 @@ impl Kiln {
         })
     }
 
-    /// The programs for a picture's size, and whether they fit each other.
-    pub(super) fn programs(&self, settings: &Settings) -> Result<Programs, Error> {
-        let (height, width) = (settings.height, settings.width);
+    /// The passes of a drawing: one, or two where the first one's picture is drawn again in a larger size.
+    pub(super) fn passes(&self, settings: &Settings) -> Result<Vec<Pass>, Error> {
+        let Settings {
+            width,
+            height,
+            steps,
+            ..
+        } = *settings;
+        let mut passes = vec![Pass {
+            size: (width, height),
+            steps,
+            start: steps - settings.taken_at_first(),
+            programs: self.programs(settings, (width, height), settings.init.is_some())?,
+            before: (0, 0),
+            all: settings.taken(),
+        }];
+        if let Some(hires) = settings.hires {
+            let evaluations = self.sampler(settings, (steps, 0), 0)?.evaluations().len();
+            let size = hires.size((width, height));
+            let again = hires.steps.unwrap_or(steps);
+            let encodes = hires.upscaler == Upscaler::Lanczos;
+            passes.push(Pass {
+                size,
+                steps: again,
+                start: again - hires.taken(steps),
+                programs: self.programs(settings, size, encodes)?,
+                before: (steps, evaluations),
+                all: settings.taken(),
+            });
+        }
+        Ok(passes)
+    }
+
+    /// The latents of a pass as large as those of the next.
+    fn enlarge(&self, latents: &[f32], pass: &Pass, next: &Pass) -> Result<Vec<f32>, Error> {
+        let sides = |pass: &Pass| {
+            let (_, shape) = sizes(&self.output(pass.programs.unet, "out_sample")?);
+            match shape[..] {
+                [.., height, width] => Ok([height, width]),
+                _ => Err(self.unusable(format!("{} has no planes", GraphKind::Unet))),
+            }
+        };
+        Ok(bilinear(latents, sides(pass)?, sides(next)?))
+    }
+
+    /// The programs for a size, and whether they fit each other. `encodes` is whether a picture is to begin with.
+    fn programs(
+        &self,
+        settings: &Settings,
+        (width, height): (u32, u32),
+        encodes: bool,
+    ) -> Result<Programs, Error> {
         let unet = self.model.find(GraphKind::Unet, height, width)?;
+        let inpaints = self.inpaints(unet)?;
+        let vae_encoder = match self.model.find(GraphKind::VaeEncoder, height, width) {
+            Ok(encoder) => (encodes || inpaints).then_some(encoder),
+            Err(error) if inpaints => return Err(error.into()),
+            Err(_) if encodes => return Err(RequestError::NoEncoder { width, height }.into()),
+            Err(_) => None,
+        };
         // As in diffusers, a scale below 1 is no guidance either.
         let guided = settings.guidance_scale > 1.0 && !self.embeds_guidance(unet);
         let programs = Programs {
             text_encoder: self.text_encoder(settings.clip_skip)?,
             unet,
             vae_decoder: self.model.find(GraphKind::VaeDecoder, height, width)?,
-            vae_encoder: self.picture_encoder(unet, height, width)?,
+            vae_encoder,
+            inpaints,
             lanes: if guided { 2 } else { 1 },
         };
         let decoded = self.output(programs.vae_decoder, "sample")?;
@@ -155,11 +263,12 @@ impl Kiln {
     }
 
     /// The prompt of each lane in chunks. The tokenizer lives no longer than this.
-    fn chunked(&self, settings: &Settings, programs: &Programs) -> Result<Chunked, Error> {
+    fn chunked(&self, settings: &Settings, passes: &[Pass]) -> Result<Chunked, Error> {
         let tokenizer = self.tokenizer()?;
         let mut prompts = settings.prompts(self.evaluations(settings)?)?;
-        prompts.drain(..2 - programs.lanes);
-        let most = self.model.max_chunks(programs.unet) as usize;
+        prompts.drain(..2 - passes[0].programs.lanes);
+        let chunks = |pass: &Pass| self.model.max_chunks(pass.programs.unet) as usize;
+        let most = passes.iter().map(chunks).min().unwrap_or(1);
         Chunked::new(prompts, settings.prompt_style, &tokenizer, most)
             .map_err(|source| self.section(source))
     }
@@ -168,11 +277,13 @@ impl Kiln {
     fn denoise(
         &self,
         session: &mut Session,
-        programs: &Programs,
+        pass: &Pass,
         settings: &Settings,
+        source: Source<'_>,
         contexts: &Contexts,
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
+        let programs = &pass.programs;
         let (_, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
         let (len, _) = sizes(&self.output(programs.unet, "out_sample")?);
         let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
@@ -180,29 +291,29 @@ impl Kiln {
         if let [_, rows, dim] = &mut context_shape[..] {
             *rows = contexts.len() / (*dim).max(1);
         }
-        let mut sampler = self.sampler(settings, len)?;
-        let mut latents = vec![0.0; len];
+        let mut sampler = self.sampler(settings, (pass.steps, pass.start), len)?;
         let mut prediction = vec![0.0; len];
         let mut conditional = vec![0.0; len];
 
-        let [.., height, width] = sample_shape[..] else {
-            return Err(self.unusable(format!("{} has no planes", GraphKind::Unet)));
-        };
-        let mut noise = settings.seeds().begin(&mut latents, [height, width]);
-        let graphs = (programs.unet, programs.vae_encoder);
-        let given = self.unet_inputs(session, graphs, settings.guidance_scale, &mut noise)?;
+        let Begun {
+            mut latents,
+            mut noise,
+            inputs: given,
+            kept,
+        } = self.begin(session, pass, settings, source, &*sampler)?;
         // What the UNet takes: the latents, and what stays the same behind them.
         let mut input = latents.clone();
         input.extend(&given.channels);
-        let sigma = sampler.initial_sigma();
-        latents.iter_mut().for_each(|x| *x *= sigma);
+        let (steps_before, evaluations_before) = pass.before;
         for index in 0..sampler.evaluations().len() {
             let Evaluation {
                 timestep,
                 sigma,
                 step,
             } = sampler.evaluations()[index];
-            let (timestep, step) = ([timestep], step + 1);
+            let timestep = [timestep];
+            let step = steps_before + step - pass.start + 1;
+            let said = evaluations_before + index;
             // Where there is no guidance the prompt's lane, the last, is alone.
             let lanes = if settings.guides(sigma) {
                 programs.lanes
@@ -211,14 +322,14 @@ impl Kiln {
             };
             sampler.scale_input(index, &latents, &mut input[..len]);
             let mut evaluation = session.prepare(programs.unet, lanes)?;
-            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(index);
+            let is_new = evaluation.needs("encoder_hidden_states") || contexts.change_at(said);
             for lane in 0..lanes {
                 evaluation
                     .input(lane, "sample", &sample_shape, Data::F32(&input))?
                     .input(lane, "timestep", &[1], Data::F32(&timestep))?;
                 if is_new {
                     let prompt = programs.lanes - lanes + lane;
-                    let context = Data::F32(contexts.at(prompt, index));
+                    let context = Data::F32(contexts.at(prompt, said));
                     evaluation.input(lane, "encoder_hidden_states", &context_shape, context)?;
                 }
                 if let Some(cond) = &given.timestep_cond {
@@ -241,11 +352,14 @@ impl Kiln {
             }
             sampler.step(index, &prediction, &mut latents, &mut noise);
             if sampler.completes_step(index) {
+                if let Some(kept) = &kept {
+                    kept.restore(sampler.mixture(index + 1), &mut latents);
+                }
                 report(
                     progress,
                     Progress::Denoised {
                         step,
-                        steps: settings.steps,
+                        steps: pass.all,
                         latents: &latents,
                     },
                 )?;
@@ -258,9 +372,10 @@ impl Kiln {
     fn decode(
         &self,
         session: &mut Session,
-        programs: &Programs,
+        pass: &Pass,
         latents: &mut [f32],
     ) -> Result<Vec<f32>, Error> {
+        let programs = &pass.programs;
         let (_, shape) = sizes(&self.input(programs.vae_decoder, "latents")?);
         let (len, _) = sizes(&self.output(programs.vae_decoder, "sample")?);
         let mut planes = vec![0.0; len];
@@ -283,22 +398,26 @@ impl Kiln {
     /// Evaluations of the UNet as the WebUI counts them for a prompt's schedule: one or two in each step, the last step's and
     /// a sampler's first ones not looked at.
     pub(super) fn evaluations(&self, settings: &Settings) -> Result<usize, Error> {
-        let count = self.sampler(settings, 0)?.evaluations().len();
-        let in_a_step = (count + settings.steps / 2) / settings.steps.max(1);
-        Ok(settings.steps * in_a_step.max(1))
+        let taken = settings.taken_at_first();
+        let run = (settings.steps, settings.steps - taken);
+        let count = self.sampler(settings, run, 0)?.evaluations().len();
+        let in_a_step = (count + taken / 2) / taken.max(1);
+        Ok(taken * in_a_step.max(1))
     }
 
-    /// The sampler for `latents` elements.
-    pub(super) fn sampler(
+    /// The sampler for so many steps from `start` on, and `latents` elements.
+    fn sampler(
         &self,
         settings: &Settings,
+        (steps, start): (usize, usize),
         latents: usize,
     ) -> Result<Box<dyn Sampler + Send>, Error> {
         let run = Run {
+            start,
             schedule: settings.schedule,
             spacing: settings.spacing,
             eta: settings.eta,
-            ..Run::new(settings.steps, latents)
+            ..Run::new(steps, latents)
         };
         settings
             .sampler
@@ -340,6 +459,13 @@ pub(super) fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
         port.elements() as usize,
         port.shape().iter().map(|&size| size as usize).collect(),
     )
+}
+
+/// Planes as the bytes of a picture.
+fn rgb8(planes: &[f32]) -> Vec<u8> {
+    let mut pixels = vec![0; planes.len()];
+    to_rgb8(planes, &mut pixels);
+    pixels
 }
 
 fn report(progress: &mut Watch<'_>, part: Progress<'_>) -> Result<(), Error> {

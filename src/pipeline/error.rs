@@ -106,6 +106,61 @@ pub enum RequestError {
         /// What was asked for.
         value: f32,
     },
+    /// The package has nothing that makes latents of a picture.
+    #[error("the model has no VAE encoder for {width}x{height}: it cannot begin with a picture")]
+    NoEncoder {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// Nothing is drawn.
+    #[error("{name} {strength}: of {steps} steps none is taken")]
+    NoSteps {
+        /// What it is the strength of, as the command line names it.
+        name: &'static str,
+        /// The share of the steps.
+        strength: f64,
+        /// Steps asked for.
+        steps: usize,
+    },
+    /// The mask is not of the picture's size.
+    #[error("the mask is {}x{}, the picture {}x{}", mask.0, mask.1, picture.0, picture.1)]
+    MaskSize {
+        /// Width and height.
+        mask: (u32, u32),
+        /// Width and height.
+        picture: (u32, u32),
+    },
+    /// The mask's blur is out of range.
+    #[error("mask blur {blur}: 0 to {most} expected")]
+    MaskBlur {
+        /// What was asked for.
+        blur: f32,
+        /// The most.
+        most: f32,
+    },
+    /// Nothing is to be repainted.
+    #[error("the mask has nothing white: white is repainted, black is kept")]
+    MaskBlack,
+    /// The factor is out of range.
+    #[error("hires {0}: a number above 1 expected, 16 at most")]
+    HiresFactor(f32),
+    /// Two passes begin with noise.
+    #[error("hires: not with a picture to begin with; draw the picture larger instead")]
+    HiresInit,
+    /// The package has no programs for the second pass.
+    #[error("hires {factor}: {}x{} becomes {}x{}; the model draws {}", from.0, from.1, to.0, to.1, Sizes(.available))]
+    Hires {
+        /// How many times as large.
+        factor: f32,
+        /// Width and height of the first pass.
+        from: (u32, u32),
+        /// Width and height of the second.
+        to: (u32, u32),
+        /// Widths and heights that there are.
+        available: Vec<(u32, u32)>,
+    },
     /// No sigma is guided.
     #[error("guidance from sigma {from} until {until}: it falls, and is no less than 0")]
     GuidanceInterval {

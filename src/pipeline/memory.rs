@@ -1,6 +1,6 @@
 //! Whether a drawing fits in a budget of memory.
 
-use super::{Error, Kiln, RequestError, Settings};
+use super::{Error, Kiln, RequestError, Settings, draw};
 
 impl Kiln {
     /// Refuses what cannot keep within [`Kiln::ram`], saying what would.
@@ -32,7 +32,8 @@ impl Kiln {
                 guidance_scale: scale,
                 ..other.clone()
             };
-            if self.least_ram(&other)? <= ram {
+            // Not every size has what a second pass needs.
+            if self.least_ram(&other).is_ok_and(|need| need <= ram) {
                 let guidance = if scale == guided {
                     ""
                 } else {
@@ -47,8 +48,8 @@ impl Kiln {
 
     /// The least budget that a drawing keeps within.
     fn least_ram(&self, settings: &Settings) -> Result<u64, Error> {
-        let programs = self.programs(settings)?;
+        let passes = self.passes(settings)?;
         let threads = self.options.thread_count();
-        Ok(self.model.least_ram(&programs.lanes(), threads))
+        Ok(self.model.least_ram(&draw::lanes(&passes), threads))
     }
 }

@@ -12,6 +12,7 @@
 //! - `contexts`: what the text encoder makes of a prompt.
 //! - `memory`: whether a drawing fits in a budget.
 //! - `preview`: latents as pictures, before they are decoded.
+//! - `init`: pictures to begin with, and a second pass.
 //! - `unet_inputs`: what inpainting and LCM models take besides.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
@@ -23,6 +24,7 @@ mod draw;
 mod embedded;
 mod error;
 mod guidance;
+mod init;
 mod memory;
 mod noise;
 mod picture;
@@ -45,8 +47,12 @@ use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptio
 pub use card::{Card, Defaults, SourceCard, TextCard};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
+pub use init::{Hires, Init, Mask, Resize, UnknownResize, UnknownUpscaler, Upscaler};
 pub use noise::{Noise, Rng, Seeds, UnknownRng};
-pub use picture::{ModelName, Picture, PictureFormat, Remembered, RememberedError, Settings};
+pub use picture::{
+    Background, ModelName, Picture, PictureFormat, Raster, RasterError, Remembered,
+    RememberedError, Settings,
+};
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};
@@ -207,19 +213,56 @@ impl Kiln {
             rng: request.rng,
             subseed: request.subseed,
             eta_seed_delta: request.eta_seed_delta,
+            init: request.init.clone(),
+            hires: request.hires,
         };
+        self.check_passes(&settings, available)?;
         self.text_encoder(settings.clip_skip)?;
         settings.prompts(self.evaluations(&settings)?)?;
         self.check_ram(&settings)?;
         Ok(settings)
     }
 
+    /// Whether the passes take steps, and the package has what they need.
+    fn check_passes(&self, settings: &Settings, available: Vec<(u32, u32)>) -> Result<(), Error> {
+        let takes = |name, steps, strength| match steps > 0 && init::taken(steps, strength) == 0 {
+            true => Err(RequestError::NoSteps {
+                name,
+                strength,
+                steps,
+            }),
+            false => Ok(()),
+        };
+        if let Some(init) = &settings.init {
+            takes("strength", settings.steps, init.strength)?;
+        }
+        if let Some(hires) = settings.hires {
+            let steps = hires.steps.unwrap_or(settings.steps);
+            takes("hires-strength", steps, hires.strength)?;
+            let from = (settings.width, settings.height);
+            let to = hires.size(from);
+            if !available.contains(&to) {
+                return Err(RequestError::Hires {
+                    factor: hires.factor,
+                    from,
+                    to,
+                    available,
+                }
+                .into());
+            }
+        }
+        if settings.init.is_some() || settings.hires.is_some() {
+            self.passes(settings)?;
+        }
+        Ok(())
+    }
+
     /// The memory that drawing with these settings takes at most.
     pub fn memory(&self, settings: &Settings) -> Result<MemoryPlan, Error> {
-        let programs = self.programs(settings)?;
+        let passes = self.passes(settings)?;
         Ok(self
             .model
-            .memory(&programs.lanes(), self.options.thread_count()))
+            .memory(&draw::lanes(&passes), self.options.thread_count()))
     }
 
     /// Draws a picture. `progress` is told of each part that is done, and may break off.

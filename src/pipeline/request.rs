@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::error::RequestError;
+use super::init::{Hires, Init};
 use super::noise::Rng;
 use super::prompt::PromptStyle;
 use super::samplers::{SamplerKind, ScheduleKind, Spacing};
@@ -28,6 +29,8 @@ pub struct Request {
     pub(super) rng: Rng,
     pub(super) subseed: Option<(u64, f32)>,
     pub(super) eta_seed_delta: u64,
+    pub(super) init: Option<Init>,
+    pub(super) hires: Option<Hires>,
 }
 
 impl Request {
@@ -145,6 +148,18 @@ impl Request {
         self.eta_seed_delta = delta;
         self
     }
+
+    /// The picture to begin with.
+    pub fn init(mut self, init: Init) -> Self {
+        self.init = Some(init);
+        self
+    }
+
+    /// Draws the picture again in a larger size, which the package must have programs for.
+    pub fn hires(mut self, hires: Hires) -> Self {
+        self.hires = Some(hires);
+        self
+    }
 }
 
 impl Request {
@@ -157,6 +172,15 @@ impl Request {
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(RequestError::Share { name, value });
+            }
+        }
+        if let Some(init) = &self.init {
+            init.check()?;
+        }
+        if let Some(hires) = &self.hires {
+            hires.check()?;
+            if self.init.is_some() {
+                return Err(RequestError::HiresInit);
             }
         }
         let from = self.guidance_from.unwrap_or(f32::INFINITY);

@@ -4,7 +4,8 @@ use kiln_package::{GraphKind, Port};
 
 use crate::runtime::{Data, ProgramId, Session, Silent};
 
-use super::draw::sizes;
+use super::draw::{Programs, sizes};
+use super::init::Canvas;
 use super::noise::Noise;
 use super::{Error, Kiln};
 
@@ -34,18 +35,13 @@ impl Kiln {
         self.condition(unet).is_some()
     }
 
-    /// The program that an inpainting UNet's channels come from; `None` for a UNet that takes latents alone.
-    pub(super) fn picture_encoder(
-        &self,
-        unet: ProgramId,
-        height: u32,
-        width: u32,
-    ) -> Result<Option<ProgramId>, Error> {
+    /// Whether the UNet takes a mask and a picture's latents besides its own.
+    pub(super) fn inpaints(&self, unet: ProgramId) -> Result<bool, Error> {
         let channels = |port: &Port<'_>| port.shape().get(1).map_or(0, |&n| n as usize);
         let taken = channels(&self.input(unet, "sample")?);
         let latent = channels(&self.output(unet, "out_sample")?);
         if taken == latent {
-            return Ok(None);
+            return Ok(false);
         }
         if taken != 2 * latent + 1 {
             let reason = format!(
@@ -55,22 +51,21 @@ impl Kiln {
             );
             return Err(self.unusable(reason));
         }
-        Ok(Some(self.model.find(
-            GraphKind::VaeEncoder,
-            height,
-            width,
-        )?))
+        Ok(true)
     }
 
-    /// What the UNet takes at every step. An inpainting model is to paint everything: its mask is 1 everywhere, so the
-    /// picture has nothing left and is grey. `noise` is drawn from as diffusers does, after the first latents.
+    /// What the UNet takes at every step. An inpainting model without a mask is to paint everything: its mask is 1
+    /// everywhere, so the picture has nothing left and is grey. `noise` is drawn from as diffusers does, after the first
+    /// latents.
     pub(super) fn unet_inputs(
         &self,
         session: &mut Session,
-        (unet, encoder): (ProgramId, Option<ProgramId>),
+        programs: &Programs,
+        canvas: Option<&Canvas>,
         guidance_scale: f32,
         noise: &mut Noise,
     ) -> Result<UnetInputs, Error> {
+        let unet = programs.unet;
         let mut inputs = UnetInputs::default();
         if let Some(port) = self.condition(unet) {
             let (columns, shape) = sizes(&port);
@@ -79,22 +74,30 @@ impl Kiln {
                 values: guidance_embedding(guidance_scale, columns),
             });
         }
-        if let Some(encoder) = encoder {
+        if let (true, Some(encoder)) = (programs.inpaints, programs.vae_encoder) {
             let (latents, shape) = sizes(&self.output(unet, "out_sample")?);
-            let pixels: usize = shape.iter().skip(2).product();
+            let [.., height, width] = shape[..] else {
+                return Err(self.unusable(format!("{} has no planes", GraphKind::Unet)));
+            };
             let (picture, _) = sizes(&self.input(encoder, "image")?);
-            inputs.channels = vec![1.0; pixels];
-            let grey = vec![0.0; picture];
+            let (mask, kept) = match canvas {
+                Some(canvas) => (
+                    canvas.latent_mask([height, width]),
+                    canvas.unmasked_planes(),
+                ),
+                None => (vec![1.0; height * width], vec![0.0; picture]),
+            };
+            inputs.channels = mask;
             inputs
                 .channels
-                .extend(self.encode_picture(session, encoder, &grey, latents, noise)?);
+                .extend(self.encode_picture(session, encoder, &kept, latents, noise)?);
         }
         Ok(inputs)
     }
 
     /// A picture's latents, scaled, drawn from the distribution that the encoder gives. `planes` is `[3, height, width]`, -1
     /// is black and 1 is white.
-    fn encode_picture(
+    pub(super) fn encode_picture(
         &self,
         session: &mut Session,
         encoder: ProgramId,
@@ -103,12 +106,9 @@ impl Kiln {
         noise: &mut Noise,
     ) -> Result<Vec<f32>, Error> {
         let (_, shape) = sizes(&self.input(encoder, "image")?);
-        let name = match self.output(encoder, "moments") {
-            Ok(_) => "moments",
-            Err(_) => "latents",
-        };
+        let sampled = self.leaves_to_chance(encoder);
+        let name = if sampled { "moments" } else { "latents" };
         let (len, _) = sizes(&self.output(encoder, name)?);
-        let sampled = name == "moments";
         if len != latents * (1 + usize::from(sampled)) {
             let reason = format!(
                 "{} gives {len} numbers for {latents} latents",
@@ -132,6 +132,19 @@ impl Kiln {
         let scale = self.card.vae_scaling_factor;
         answer.iter_mut().for_each(|x| *x *= scale);
         Ok(answer)
+    }
+
+    /// Whether an encoder gives a distribution of latents.
+    fn leaves_to_chance(&self, encoder: ProgramId) -> bool {
+        self.output(encoder, "moments").is_ok()
+    }
+
+    /// Draws the numbers that encoding another picture would take: diffusers encodes what is not masked also for a UNet that
+    /// has no use for it.
+    pub(super) fn skip_encoding(&self, encoder: ProgramId, latents: usize, noise: &mut Noise) {
+        if self.leaves_to_chance(encoder) {
+            noise.fill(&mut vec![0.0; latents]);
+        }
     }
 
     fn condition(&self, unet: ProgramId) -> Option<Port<'_>> {

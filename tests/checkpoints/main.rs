@@ -6,6 +6,7 @@
 mod common;
 mod compiled;
 mod graphs;
+mod init;
 mod int8;
 mod layouts;
 mod lora;

@@ -20,6 +20,7 @@ use kiln::runtime::{Cancellation, cancel_on_signal, exit_on_bus_error};
 use serde_json::json;
 
 use super::error::CliError;
+use super::init::Pictures;
 use super::output::{self, Target};
 use super::values::Ram;
 use super::{model, values};
@@ -171,6 +172,7 @@ fn said(args: &Args, axes: Option<&Grid<'_>>) -> Result<Vec<Said>, CliError> {
 fn jobs(kiln: &Kiln, said: &[Said], is_grid: bool) -> Result<Vec<Job>, CliError> {
     let chance = random_seed();
     let mut jobs = Vec::with_capacity(said.len());
+    let mut pictures = Pictures::default();
     for (said, line) in said.iter().zip(0_u64..) {
         let options = with_like(said)?;
         if options.prompt.is_none() {
@@ -198,7 +200,7 @@ fn jobs(kiln: &Kiln, said: &[Said], is_grid: bool) -> Result<Vec<Job>, CliError>
                 u64::MAX
             )));
         }
-        let settings = kiln.settings(&options.request(seed))?;
+        let settings = kiln.settings(&options.request(seed, &mut pictures)?)?;
         jobs.push(Job {
             options,
             settings,
@@ -271,8 +273,8 @@ fn budget(args: &Args) -> Result<Option<Ram>, CliError> {
 /// A sheet for the pictures of a grid.
 fn sheet(axes: &Grid<'_>, jobs: &[Job]) -> Result<Sheet, CliError> {
     let sides = |side: fn(&Settings) -> u32| jobs.iter().map(move |job| side(&job.settings)).max();
-    let width = sides(|settings| settings.width).unwrap_or(0);
-    let height = sides(|settings| settings.height).unwrap_or(0);
+    let width = sides(|settings| settings.size().0).unwrap_or(0);
+    let height = sides(|settings| settings.size().1).unwrap_or(0);
     Sheet::new(axes, (width, height))
 }
 
@@ -352,8 +354,8 @@ fn describe(picture: &Picture, path: &Path, seconds: f64) -> serde_json::Value {
         "sampler": settings.sampler.name(),
         "guidance_scale": settings.guidance_scale,
         "clip_skip": settings.clip_skip,
-        "width": settings.width,
-        "height": settings.height,
+        "width": picture.width(),
+        "height": picture.height(),
         "model": picture.model(),
         "seconds": seconds,
     });

@@ -87,7 +87,10 @@ impl Names {
                 "model" => filled.push_str(&sanitised(&self.model)),
                 "sampler" => filled.push_str(settings.sampler.name()),
                 "steps" => filled.push_str(&settings.steps.to_string()),
-                "size" => filled.push_str(&format!("{}x{}", settings.width, settings.height)),
+                "size" => {
+                    let (width, height) = settings.size();
+                    filled.push_str(&format!("{width}x{height}"));
+                }
                 _ => {
                     return Err(CliError::Usage(format!(
                         "{text}: nothing is called {{{word}}}, there are: {}",

@@ -12,7 +12,7 @@ use kiln::pipeline::{PromptStyle, Request};
 use serde_json::Value;
 
 use crate::cli::error::{self, CliError};
-use crate::cli::{sampling, values};
+use crate::cli::{init, sampling, values};
 
 /// What a picture is to be.
 #[derive(Args, Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct PictureOptions {
     pub sampler: Option<(SamplerKind, Option<ScheduleKind>)>,
     #[command(flatten)]
     pub sampling: sampling::Args,
+    #[command(flatten)]
+    pub init: init::Args,
     /// Leave out the last N - 1 layers of the text encoder, as the WebUI's "clip skip" (diffusers counts from 0) [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::clip_skip)]
     pub clip_skip: Option<u32>,
@@ -65,7 +67,7 @@ pub struct PictureOptions {
 
 impl PictureOptions {
     /// The request without a seed of its own.
-    pub fn request(&self, seed: u64) -> Request {
+    pub fn request(&self, seed: u64, pictures: &mut init::Pictures) -> Result<Request, CliError> {
         let mut request = Request::new(self.prompt.as_deref().unwrap_or_default())
             .negative(self.negative.as_deref().unwrap_or_default())
             .seed(seed);
@@ -90,7 +92,7 @@ impl PictureOptions {
         if let Some(clip_skip) = self.clip_skip {
             request = request.clip_skip(clip_skip);
         }
-        self.sampling.apply(request)
+        self.init.apply(self.sampling.apply(request), pictures)
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Watcher<'a> {
 impl Watcher<'_> {
     /// Draws a picture and shows how it comes along.
     pub fn draw(&mut self, kiln: &Kiln, settings: &Settings) -> Result<Picture, CliError> {
-        let bar = bar(settings.steps, self.quiet);
+        let bar = bar(settings.taken(), self.quiet);
         let mut kept = None;
         let mut failed = None;
         let mut steps = Steps::default();
@@ -90,7 +90,7 @@ impl Watcher<'_> {
                 Err(CliError::Interrupted(format!(
                     "kept {}, the preview of step {step} of {}",
                     preview.path.display(),
-                    settings.steps
+                    settings.taken()
                 )))
             }
             (result, _, _) => {
@@ -121,7 +121,7 @@ impl Watcher<'_> {
         if file.is_none() && screen.is_none() {
             return Ok(());
         }
-        let size = (settings.width, settings.height);
+        let size = settings.size_at(step);
         let Some(pixels) = kiln.preview(latents, size) else {
             return Ok(());
         };

@@ -18,8 +18,22 @@ pub struct Seeds {
 impl Seeds {
     /// Fills `latents`, planes of `height` times `width`, with the initial noise, and returns the stream of the noise that a
     /// sampler adds: what follows the initial noise, unless there is a delta.
-    pub fn begin(&self, latents: &mut [f32], [height, width]: [usize; 2]) -> Noise {
-        let mut noise = Noise::from_rng(self.rng, self.seed);
+    pub fn begin(&self, latents: &mut [f32], size: [usize; 2]) -> Noise {
+        self.begin_after(self.stream(), latents, size)
+    }
+
+    /// The stream that the initial noise is taken from.
+    pub fn stream(&self) -> Noise {
+        Noise::from_rng(self.rng, self.seed)
+    }
+
+    /// As [`Seeds::begin`], where something has been drawn from [`Seeds::stream`] before.
+    pub fn begin_after(
+        &self,
+        mut noise: Noise,
+        latents: &mut [f32],
+        [height, width]: [usize; 2],
+    ) -> Noise {
         noise.fill(latents);
         if let Some((subseed, strength)) = self.subseed.filter(|(_, strength)| *strength != 0.0) {
             let mut other = vec![0.0; latents.len()];

@@ -1,11 +1,14 @@
 //! A finished picture, and what picture files say of themselves.
 //!
 //! - `parameters`: the settings as text, as the WebUI writes and reads them.
-//! - `encode`: pictures to files; `remembered`: what files say, whichever program wrote them.
+//! - `encode`: pictures to files; `raster`: and from files; `resample`: in other sizes.
+//! - `remembered`: what files say, whichever program wrote them.
 
 mod encode;
 mod parameters;
+mod raster;
 mod remembered;
+mod resample;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +18,13 @@ use std::io::{self, Write};
 use ndarray::ArrayView3;
 
 pub use encode::PictureFormat;
+pub(super) use raster::mixed;
+pub use raster::{Background, Raster, RasterError};
 pub use remembered::{Remembered, RememberedError};
 
+pub(super) use resample::{Box4, bilinear, lanczos};
+
+use super::init::{Hires, Init, Resize, taken};
 use super::noise::{Rng, Seeds};
 use super::prompt::{Prompt, PromptError, PromptStyle};
 use super::samplers::{SamplerKind, ScheduleKind, Spacing};
@@ -62,6 +70,10 @@ pub struct Settings {
     pub subseed: Option<(u64, f32)>,
     /// Added to the seed for the noise that the sampler adds, if not 0.
     pub eta_seed_delta: u64,
+    /// The picture to begin with.
+    pub init: Option<Init>,
+    /// The second pass.
+    pub hires: Option<Hires>,
 }
 
 impl Settings {
@@ -81,11 +93,50 @@ impl Settings {
             && self.guidance_until.is_none_or(|until| sigma >= until)
     }
 
+    /// Steps that are taken, in all passes.
+    pub fn taken(&self) -> usize {
+        self.taken_at_first() + self.hires.map_or(0, |hires| hires.taken(self.steps))
+    }
+
+    pub(super) fn taken_at_first(&self) -> usize {
+        let strength = self.init.as_ref().map_or(1.0, |init| init.strength);
+        taken(self.steps, strength)
+    }
+
+    /// Width and height of the picture whose latents there are after a step, counted from 1.
+    pub fn size_at(&self, step: usize) -> (u32, u32) {
+        let size = (self.width, self.height);
+        match self.hires {
+            Some(hires) if step > self.taken_at_first() => hires.size(size),
+            _ => size,
+        }
+    }
+
+    /// Width and height of what comes of it.
+    pub fn size(&self) -> (u32, u32) {
+        let size = (self.width, self.height);
+        let init = self.init.as_ref();
+        match init.and_then(|init| Some((init, init.mask.as_ref()?))) {
+            Some((init, mask)) if mask.only_masked.is_some() => {
+                (init.picture.width(), init.picture.height())
+            }
+            _ => self.hires.map_or(size, |hires| hires.size(size)),
+        }
+    }
+
     /// What was chosen beyond what every picture has, under the names that the command line gives it.
     pub fn chosen(&self) -> Vec<(&'static str, String)> {
         let rescale = (self.guidance_rescale != 0.0).then_some(self.guidance_rescale);
         let rng = (self.rng != Rng::default()).then_some(self.rng);
         let delta = (self.eta_seed_delta != 0).then_some(self.eta_seed_delta);
+        let init = self.init.as_ref();
+        let resize = init
+            .map(|init| init.resize)
+            .filter(|resize| *resize != Resize::default());
+        let mask = init.and_then(|init| init.mask.as_ref());
+        let only_masked = mask.and_then(|mask| mask.only_masked);
+        let hires = self.hires;
+        let hires_steps = hires.and_then(|hires| hires.steps);
         [
             ("schedule", self.schedule.map(|kind| kind.to_string())),
             ("spacing", self.spacing.map(|spacing| spacing.name().into())),
@@ -106,6 +157,20 @@ impl Settings {
                 self.subseed.map(|(_, strength)| strength.to_string()),
             ),
             ("eta-seed-delta", delta.map(|delta| delta.to_string())),
+            ("strength", init.map(|init| init.strength.to_string())),
+            ("resize", resize.map(|resize| resize.to_string())),
+            ("mask-blur", mask.map(|mask| mask.blur.to_string())),
+            ("only-masked", only_masked.map(|pixels| pixels.to_string())),
+            ("hires", hires.map(|hires| hires.factor.to_string())),
+            ("hires-steps", hires_steps.map(|steps| steps.to_string())),
+            (
+                "hires-strength",
+                hires.map(|hires| hires.strength.to_string()),
+            ),
+            (
+                "hires-upscaler",
+                hires.map(|hires| hires.upscaler.to_string()),
+            ),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -138,6 +203,7 @@ pub struct ModelName {
 /// A picture of 8-bit RGB, with the settings that drew it.
 #[derive(Clone, PartialEq)]
 pub struct Picture {
+    pub(super) size: (u32, u32),
     pub(super) pixels: Vec<u8>,
     pub(super) settings: Settings,
     pub(super) model: ModelName,
@@ -156,12 +222,12 @@ impl fmt::Debug for Picture {
 impl Picture {
     /// Pixels in a row.
     pub fn width(&self) -> u32 {
-        self.settings.width
+        self.size.0
     }
 
     /// Rows.
     pub fn height(&self) -> u32 {
-        self.settings.height
+        self.size.1
     }
 
     /// Red, green and blue of each pixel, row by row from the top left.
@@ -171,11 +237,7 @@ impl Picture {
 
     /// The pixels as `[height, width, 3]`.
     pub fn view(&self) -> ArrayView3<'_, u8> {
-        let shape = (
-            self.settings.height as usize,
-            self.settings.width as usize,
-            3,
-        );
+        let shape = (self.size.1 as usize, self.size.0 as usize, 3);
         ArrayView3::from_shape(shape, &self.pixels).expect("a picture has height * width * 3 bytes")
     }
 

@@ -48,6 +48,22 @@ fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)
     if let Some(schedule) = settings.schedule {
         entries.push(("Schedule type", schedule.webui_name().into()));
     }
+    if let Some(init) = &settings.init {
+        entries.push(("Denoising strength", init.strength.to_string()));
+        if let Some(mask) = &init.mask {
+            entries.push(("Mask blur", mask.blur.to_string()));
+            if let Some(padding) = mask.only_masked {
+                entries.push(("Inpaint area", "Only masked".into()));
+                entries.push(("Masked area padding", padding.to_string()));
+            }
+        }
+    }
+    if let Some(hires) = settings.hires {
+        entries.push(("Denoising strength", hires.strength.to_string()));
+        entries.push(("Hires upscale", hires.factor.to_string()));
+        entries.extend(hires.steps.map(|steps| ("Hires steps", steps.to_string())));
+        entries.push(("Hires upscaler", hires.upscaler.webui_name().into()));
+    }
     if let Some((seed, strength)) = settings.subseed {
         entries.push(("Variation seed", seed.to_string()));
         entries.push(("Variation seed strength", strength.to_string()));

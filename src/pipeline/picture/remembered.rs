@@ -270,8 +270,19 @@ fn webui(text: &str) -> (Pairs, Pairs) {
     }
     let mut others = Vec::new();
     let mut is_cpu = false;
+    let is_hires = read.entries.iter().any(|(key, _)| key == "Hires upscale");
     for (key, value) in read.entries {
         match key.as_str() {
+            "Hires upscale" => options.push(owned("hires", value)),
+            "Hires steps" if is_hires && value != "0" => options.push(owned("hires-steps", value)),
+            // Else it is of a picture to begin with, which is not there.
+            "Denoising strength" if is_hires => options.push(owned("hires-strength", value)),
+            "Hires upscaler" if is_hires && value == "Lanczos" => {
+                options.push(owned("hires-upscaler", "lanczos"));
+            }
+            "Hires upscaler" if is_hires && value == "Latent" => {
+                options.push(owned("hires-upscaler", "latent"));
+            }
             "Steps" => options.push(owned("steps", value)),
             "CFG scale" => options.push(owned("guidance-scale", value)),
             "Seed" => options.push(owned("seed", value)),

@@ -2,7 +2,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
-use crate::pipeline::{PromptStyle, Rng};
+use crate::pipeline::{Hires, PromptStyle, Rng, Upscaler};
 
 fn settings() -> Settings {
     Settings {
@@ -25,6 +25,8 @@ fn settings() -> Settings {
         subseed: None,
         eta_seed_delta: 0,
         clip_skip: 1,
+        init: None,
+        hires: None,
     }
 }
 
@@ -78,6 +80,11 @@ fn all_settings_come_back() {
         eta_seed_delta: 31337,
         clip_skip: 2,
         prompt_style: PromptStyle::Comfy,
+        hires: Some(Hires {
+            steps: Some(9),
+            upscaler: Upscaler::Latent,
+            ..Hires::new(1.5)
+        }),
         ..settings()
     };
     let text = all.parameters(&model());
@@ -270,4 +277,50 @@ fn refuses_what_is_too_large_or_no_picture() {
         refused(&png_with("Title", "a cat")),
         RememberedError::Silent
     ));
+}
+
+/// What is behind transparent parts, and which way is up.
+#[test]
+fn pictures_are_read_as_they_look() {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 2, 1);
+    encoder.set_color(png::ColorType::Rgba);
+    let mut writer = encoder.write_header().expect("memory");
+    writer
+        .write_image_data(&[10, 20, 30, 255, 10, 20, 30, 0])
+        .expect("memory");
+    writer.finish().expect("memory");
+    for (background, behind) in [(Background::White, 255), (Background::Black, 0)] {
+        let read = Raster::read(&file, background).expect("a picture");
+        assert_eq!((read.width(), read.height()), (2, 1));
+        assert_eq!(read.pixels(), [10, 20, 30, behind, behind, behind]);
+        assert_eq!(read.brightness(), [18, behind]);
+    }
+    // A wide JPEG whose EXIF says that it lies on its side.
+    let pixels: Vec<u8> = (0..32 * 16).flat_map(|i| [(i % 32 * 8) as u8; 3]).collect();
+    let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0".to_vec();
+    exif.extend([0; 4]);
+    let mut file = Vec::new();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, 95);
+    image::ImageEncoder::set_exif_metadata(&mut encoder, exif).expect("EXIF");
+    let color = image::ExtendedColorType::Rgb8;
+    image::ImageEncoder::write_image(encoder, &pixels, 32, 16, color).expect("memory");
+    let read = Raster::read(&file, Background::White).expect("a picture");
+    assert_eq!((read.width(), read.height()), (16, 32));
+    assert!(read.pixels()[0] < 16 && read.pixels()[31 * 16 * 3] > 230);
+    // Cut off anywhere, none of the formats makes a panic.
+    for format in [PictureFormat::Png, PictureFormat::Jpeg, PictureFormat::WebP] {
+        let mut file = Vec::new();
+        format
+            .encode((32, 16), &pixels, TEXT, &mut file)
+            .expect("memory");
+        let read = Raster::read(&file, Background::White).expect("a picture");
+        if format != PictureFormat::Jpeg {
+            assert_eq!(read.pixels(), pixels, "{format:?}");
+        }
+        for end in 0..file.len() {
+            let _ = Raster::read(&file[..end], Background::White);
+        }
+    }
+    assert!(Raster::new(2, 2, vec![0; 11]).is_none() && Raster::new(0, 2, vec![]).is_none());
 }

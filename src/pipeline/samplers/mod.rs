@@ -115,15 +115,25 @@ pub trait Sampler {
 
     /// Adds `noise`, of deviation 1, to a picture's latents, so that a run can begin with its first evaluation.
     fn add_noise(&self, latents: &mut [f32], noise: &[f32]) {
+        let (signal, deviation) = self.mixture(0);
+        for (x, n) in latents.iter_mut().zip(noise) {
+            *x = signal * *x + deviation * n;
+        }
+    }
+
+    /// How much of a picture and how much noise of deviation 1 there are in the latents before evaluation `index`; after the
+    /// last there is the picture alone.
+    fn mixture(&self, index: usize) -> (f32, f32) {
         let course = self.course();
-        let sigma = course.evaluations[0].sigma;
+        let Some(evaluation) = course.evaluations.get(index) else {
+            return (1.0, 0.0);
+        };
+        let sigma = evaluation.sigma;
         let signal = match course.space {
             Space::Scaled => 1.0 / libm::sqrtf(sigma * sigma + 1.0),
             Space::Unscaled => 1.0,
         };
-        for (x, n) in latents.iter_mut().zip(noise) {
-            *x = signal * *x + sigma * signal * n;
-        }
+        (signal, sigma * signal)
     }
 
     /// Writes the UNet's input for evaluation `index` into `input`, which has the length of `latents`.
