@@ -117,12 +117,17 @@ pub trait Sampler {
     fn add_noise(&self, latents: &mut [f32], noise: &[f32]) {
         let course = self.course();
         let sigma = course.evaluations[0].sigma;
-        let signal = match course.space {
-            Space::Scaled => 1.0 / libm::sqrtf(sigma * sigma + 1.0),
-            Space::Unscaled => 1.0,
+        let (signal, deviation) = match course.space {
+            // Under zero terminal SNR nothing is left of the picture.
+            Space::Scaled if sigma.is_infinite() => (0.0, 1.0),
+            Space::Scaled => {
+                let signal = 1.0 / libm::sqrtf(sigma * sigma + 1.0);
+                (signal, sigma * signal)
+            }
+            Space::Unscaled => (1.0, sigma),
         };
         for (x, n) in latents.iter_mut().zip(noise) {
-            *x = signal * *x + sigma * signal * n;
+            *x = signal * *x + deviation * n;
         }
     }
 
