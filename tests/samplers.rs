@@ -355,6 +355,8 @@ fn zero_signal_needs_velocity() {
         .prepare(&schedule, &Run::new(4, LEN))
         .expect("a sampler");
     let mut latents = vec![1.0; LEN];
+    sampler.add_noise(&mut latents, &[2.0; LEN]);
+    assert_eq!(latents, [2.0; LEN]);
     sampler.step(0, &[0.5; LEN], &mut latents, &mut Noise::new(0));
     assert!(latents.iter().all(|x| x.is_finite()));
 }
@@ -584,7 +586,7 @@ fn the_file_may_ask_for_sigmas() {
         first(SamplerKind::EulerAncestral, json!({}))
     );
     let both = with(json!({ "use_karras_sigmas": true, "use_beta_sigmas": true }));
-    let error = both.err().expect("an error").to_string();
+    let error = both.expect_err("an error").to_string();
     assert!(error.contains("one of them"), "{error}");
 }
 

@@ -45,9 +45,9 @@ impl Ddpm {
                 picture: libm::sqrtf(next) * beta / (1.0 - alpha),
                 latents: libm::sqrtf(kept) * (1.0 - next) / (1.0 - alpha),
                 deviation: (t > 0).then(|| match variance {
-                    Variance::FixedSmall => libm::sqrtf(small),
-                    Variance::FixedSmallLog => libm::expf(0.5 * libm::logf(small)),
-                    Variance::FixedLarge => libm::sqrtf(beta),
+                    Variance::Small => libm::sqrtf(small),
+                    Variance::SmallLog => libm::expf(0.5 * libm::logf(small)),
+                    Variance::Large => libm::sqrtf(beta),
                 }),
             }
         };

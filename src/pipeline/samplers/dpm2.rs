@@ -63,7 +63,7 @@ impl Sampler for Dpm2 {
         let here = self.course.evaluations[index].sigma;
         let picture = unscaled(self.prediction, here);
         let [begin] = &mut self.state;
-        let to = if index % 2 == 0 {
+        let to = if index.is_multiple_of(2) {
             begin.copy_from_slice(latents);
             let middle = self.course.evaluations.get(index + 1);
             middle.map_or(next, |middle| middle.sigma)

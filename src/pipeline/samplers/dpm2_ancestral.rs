@@ -53,7 +53,7 @@ impl Sampler for Dpm2Ancestral {
         let here = self.course.evaluations[index].sigma;
         let picture = unscaled(self.prediction, here);
         let [begin] = &mut self.state;
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             begin.copy_from_slice(latents);
             let middle = self.course.evaluations.get(index + 1);
             let to = middle.map_or(next, |middle| middle.sigma);

@@ -89,7 +89,7 @@ impl Sampler for Dpmpp2sAncestral {
             for (x, &p) in latents.iter_mut().zip(prediction) {
                 *x += (*x - picture(*x, p)) / step.sigma * -step.sigma;
             }
-        } else if index % 2 == 0 {
+        } else if index.is_multiple_of(2) {
             begin.copy_from_slice(latents);
             for (x, &p) in latents.iter_mut().zip(prediction) {
                 *x = step.middle.latents * *x - step.middle.picture * picture(*x, p);

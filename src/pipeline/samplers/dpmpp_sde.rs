@@ -105,7 +105,7 @@ impl Sampler for DpmppSde {
         }
         // Empty without eta.
         noise.fill(&mut self.fresh);
-        let part = if index % 2 == 0 {
+        let part = if index.is_multiple_of(2) {
             begin.copy_from_slice(latents);
             first.copy_from_slice(&self.fresh);
             &step.middle

@@ -40,7 +40,7 @@ impl Sampler for Heun {
 
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let (sigma, next) = self.sigmas.step(index / 2);
-        let here = if index % 2 == 0 { sigma } else { next };
+        let here = if index.is_multiple_of(2) { sigma } else { next };
         let picture = unscaled(self.prediction, here);
         let derivative = |x: f32, p: f32| {
             let mut x0 = picture(x, p);
@@ -50,7 +50,7 @@ impl Sampler for Heun {
             (x - x0) / here
         };
         let [begin, first] = &mut self.state;
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             begin.copy_from_slice(latents);
             for ((x, &p), d) in latents.iter_mut().zip(prediction).zip(first) {
                 *d = derivative(*x, p);

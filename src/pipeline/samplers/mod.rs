@@ -129,11 +129,15 @@ pub trait Sampler {
             return (1.0, 0.0);
         };
         let sigma = evaluation.sigma;
-        let signal = match course.space {
-            Space::Scaled => 1.0 / libm::sqrtf(sigma * sigma + 1.0),
-            Space::Unscaled => 1.0,
-        };
-        (signal, sigma * signal)
+        match course.space {
+            // Under zero terminal SNR nothing is left of the picture.
+            Space::Scaled if sigma.is_infinite() => (0.0, 1.0),
+            Space::Scaled => {
+                let signal = 1.0 / libm::sqrtf(sigma * sigma + 1.0);
+                (signal, sigma * signal)
+            }
+            Space::Unscaled => (1.0, sigma),
+        }
     }
 
     /// Writes the UNet's input for evaluation `index` into `input`, which has the length of `latents`.

@@ -123,9 +123,9 @@ pub enum Prediction {
 /// The variance of the noise that DDPM adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variance {
-    FixedSmall,
-    FixedSmallLog,
-    FixedLarge,
+    Small,
+    SmallLog,
+    Large,
 }
 
 /// Which of the training timesteps a run of fewer steps visits.
@@ -458,9 +458,9 @@ impl Schedule {
     /// The variance of the noise that DDPM adds, unless the model predicts it.
     pub(super) fn variance(&self, sampler: &'static str) -> Result<Variance, ScheduleError> {
         match self.variance_type.as_deref() {
-            None | Some("fixed_small") => Ok(Variance::FixedSmall),
-            Some("fixed_small_log") => Ok(Variance::FixedSmallLog),
-            Some("fixed_large") => Ok(Variance::FixedLarge),
+            None | Some("fixed_small") => Ok(Variance::Small),
+            Some("fixed_small_log") => Ok(Variance::SmallLog),
+            Some("fixed_large") => Ok(Variance::Large),
             Some(_) => Err(ScheduleError::Unsupported {
                 key: "variance_type",
                 sampler,
