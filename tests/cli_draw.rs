@@ -333,7 +333,7 @@ fn prompts_come_from_a_file_or_standard_input() {
         let mut command = Command::cargo_bin("kiln").expect("the command");
         command
             .current_dir(folder.path())
-            .args(&arguments)
+            .args(arguments)
             .arg("-")
             .write_stdin(input);
         command.output().expect("it runs")
