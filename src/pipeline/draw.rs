@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use kiln_package::{GraphKind, Port};
 
-use crate::runtime::{Data, ProgramId, Session, Silent};
+use crate::runtime::{Data, ProgramId, Session, Silent, memory};
 
 use super::contexts::{Chunked, Contexts};
 use super::error::SectionError;
@@ -95,6 +95,8 @@ impl Kiln {
     ) -> Result<Picture, Error> {
         let passes = self.passes(settings)?;
         let chunked = self.chunked(settings, &passes)?;
+        // The tokenizer takes many times its file's size while it is there.
+        memory::give_back();
         let cut = chunked.cut();
         let mut session = Session::new(&self.model, &lanes(&passes), &self.options)?;
 

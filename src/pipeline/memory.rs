@@ -2,6 +2,9 @@
 
 use super::{Error, Kiln, RequestError, Settings, draw};
 
+/// What the tokenizer leaves behind of the heap, at most.
+const TOKENIZER: u64 = 8 << 20;
+
 impl Kiln {
     /// Refuses what cannot keep within [`Kiln::ram`], saying what would.
     pub(super) fn check_ram(&self, settings: &Settings) -> Result<(), Error> {
@@ -50,6 +53,7 @@ impl Kiln {
     fn least_ram(&self, settings: &Settings) -> Result<u64, Error> {
         let passes = self.passes(settings)?;
         let threads = self.options.thread_count();
-        Ok(self.model.least_ram(&draw::lanes(&passes), threads))
+        let least = self.model.least_ram(&draw::lanes(&passes), threads);
+        Ok(least.saturating_add(TOKENIZER))
     }
 }
