@@ -22,7 +22,31 @@ pub fn report(path: &Path, graphs: &[Quantized]) -> String {
     }
 }
 
-/// A line for each layer, a table for each graph, and the graphs' own figures at the end.
+/// The worst layers that a report lists.
+const WORST: usize = 10;
+
+/// The least signal-to-noise that was measured of a layer.
+fn least(layer: &Layer) -> Option<f64> {
+    layer.decibels.iter().copied().reduce(f64::min)
+}
+
+/// The layers that 8 bits cost most, of all graphs, the worst first: decibels, graph, layer.
+fn worst(graphs: &[Quantized]) -> Vec<(f64, &str, &Layer)> {
+    let all = graphs.iter().flat_map(|graph| {
+        graph
+            .layers
+            .iter()
+            .map(|layer| (graph.graph.as_str(), layer))
+    });
+    let mut measured: Vec<_> = all
+        .filter_map(|(graph, layer)| Some((least(layer)?, graph, layer)))
+        .collect();
+    measured.sort_by(|a, b| a.0.total_cmp(&b.0));
+    measured.truncate(WORST);
+    measured
+}
+
+/// A line for each layer, a table for each graph, the worst of all, and the graphs' own figures at the end.
 pub fn to_text(graphs: &[Quantized]) -> String {
     let mut text = format!(
         "Signal-to-noise in dB against f32: of a layer given exact inputs, the worst of the inputs measured; int8 from \
@@ -36,12 +60,7 @@ pub fn to_text(graphs: &[Quantized]) -> String {
             graph.graph, "type", "dB", "why", "inputs", "outputs", "bytes", "MACs"
         );
         for layer in &graph.layers {
-            let worst = layer
-                .decibels
-                .iter()
-                .copied()
-                .reduce(f64::min)
-                .map_or("-".to_owned(), |db| format!("{db:.1}"));
+            let worst = least(layer).map_or("-".to_owned(), |db| format!("{db:.1}"));
             let _ = writeln!(
                 text,
                 "{:>5} {worst:>6}  {:<19} {:>6} {:>7} {:>10} {:>12}  {} {}",
@@ -71,6 +90,16 @@ pub fn to_text(graphs: &[Quantized]) -> String {
             graph.layers.len()
         );
     }
+    let _ = writeln!(text, "\nThe worst layers");
+    for (decibels, graph, layer) in worst(graphs) {
+        let _ = writeln!(
+            text,
+            "{:>5} {decibels:>6.1}  {graph:<13} {} {}",
+            layer.precision(),
+            layer.op,
+            layer.name
+        );
+    }
     let _ = writeln!(text, "\nWhole graphs, as stored, against f32");
     for graph in graphs {
         for (input, db) in graph.inputs.iter().zip(&graph.decibels) {
@@ -93,5 +122,9 @@ pub fn to_json(graphs: &[Quantized]) -> Value {
         let layers: Vec<Value> = graph.layers.iter().map(layer).collect();
         json!({"graph": graph.graph, "inputs": graph.inputs, "decibels": graph.decibels, "layers": layers})
     };
-    json!({"least_decibels": LEAST_DECIBELS, "graphs": graphs.iter().map(graph).collect::<Vec<_>>()})
+    let worst: Vec<Value> = worst(graphs)
+        .into_iter()
+        .map(|(decibels, graph, layer)| json!({"graph": graph, "name": layer.name, "decibels": decibels}))
+        .collect();
+    json!({"least_decibels": LEAST_DECIBELS, "worst": worst, "graphs": graphs.iter().map(graph).collect::<Vec<_>>()})
 }

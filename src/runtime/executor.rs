@@ -138,6 +138,13 @@ impl Session {
         })
     }
 
+    /// As under a budget that leaves so many bytes for weights, whatever else the process holds.
+    #[cfg(test)]
+    pub(super) fn with_window(mut self, window: u64) -> Self {
+        self.stream = Some(Stream::new(&self.model, window).expect("a thread"));
+        self
+    }
+
     /// What the reader of the weights has done; `None` without [`SessionOptions::ram`].
     pub fn streamed(&self) -> Option<Streamed> {
         self.stream.as_ref().map(Stream::streamed)

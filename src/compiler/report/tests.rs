@@ -61,3 +61,28 @@ fn the_name_decides_the_form() {
     assert_eq!(layer["decibels"], serde_json::json!([41.23, 35.5]));
     assert_eq!(json["graphs"][0]["decibels"][1], 30.25);
 }
+
+#[test]
+fn the_worst_layers_of_all_graphs_come_first() {
+    let mut graphs = vec![example()[0].clone(), example()[0].clone()];
+    graphs[1].graph = "vae_decoder".into();
+    graphs[1].layers[1].decibels = vec![50.0, 28.75];
+    let text = to_text(&graphs);
+    let listed: Vec<&str> = text
+        .lines()
+        .skip_while(|line| *line != "The worst layers")
+        .skip(1)
+        .take(2)
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            " int8   28.8  vae_decoder   conv2d conv1",
+            " int8   35.5  unet          conv2d conv1"
+        ]
+    );
+    let json = to_json(&graphs);
+    assert_eq!(json["worst"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["worst"][0]["graph"], "vae_decoder");
+    assert_eq!(json["worst"][0]["decibels"], 28.75);
+}

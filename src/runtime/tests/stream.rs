@@ -74,20 +74,12 @@ fn run(session: &mut Session, observer: &mut impl Observer) -> Result<Vec<f32>, 
     Ok(out)
 }
 
-/// A budget that leaves a window of a few layers.
-fn budget(model: &Model) -> u64 {
+/// A session whose window is of three layers.
+fn within(model: &Model, options: &SessionOptions) -> Session {
     let programs = [(first(model), 1)];
-    let threads = NonZeroUsize::new(2).expect("not zero");
-    let error = model.window(&programs, threads, 0).expect_err("nothing");
-    match error {
-        RuntimeError::Budget {
-            own,
-            layer,
-            program,
-            ..
-        } => own + program + 3 * layer,
-        other => panic!("{other}"),
-    }
+    let window = 3 * model.largest_layer(&programs);
+    let session = Session::new(model, &programs, options).expect("room");
+    session.with_window(window)
 }
 
 #[test]
@@ -96,9 +88,7 @@ fn a_budget_changes_no_bit_and_reads_each_byte_once() {
     let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
     let expected = run(free, &mut Silent).expect("a valid program");
     assert_eq!(free.streamed(), None);
-    let ram = budget(&model);
-    let mut session =
-        Session::new(&model, &[(first(&model), 1)], &options(Some(ram))).expect("room");
+    let mut session = within(&model, &options(None));
     for round in 1..=3 {
         assert_eq!(run(&mut session, &mut Silent).expect("valid"), expected);
         let streamed = session.streamed().expect("a budget").bytes;
@@ -133,14 +123,13 @@ fn an_evaluation_that_is_cancelled_leaves_nothing_behind() {
         }
     }
     let model = chain().model();
-    let ram = budget(&model);
     for at in [0, 1, 17, LAYERS - 2] {
         let cancellation = Cancellation::new();
         let options = SessionOptions {
             cancellation: cancellation.clone(),
-            ..options(Some(ram))
+            ..options(None)
         };
-        let mut session = Session::new(&model, &[(first(&model), 1)], &options).expect("room");
+        let mut session = within(&model, &options);
         let result = run(&mut session, &mut CancelAt(cancellation, at));
         assert!(matches!(result, Err(RuntimeError::Cancelled)));
     }
@@ -154,9 +143,7 @@ fn weights_that_cannot_be_read_are_an_error() {
     file.write_all(&package(vec![build.program], &build.weights))
         .expect("room");
     let model = Model::open(file.path()).expect("a valid package");
-    let ram = budget(&model);
-    let mut session =
-        Session::new(&model, &[(first(&model), 1)], &options(Some(ram))).expect("room");
+    let mut session = within(&model, &options(None));
     // Once whole, since a checksum is of more than a step's own weights.
     let expected = run(&mut session, &mut Silent).expect("valid");
     let package = model.package();
