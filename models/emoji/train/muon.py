@@ -4,6 +4,9 @@ from collections import defaultdict
 
 import torch
 
+# Emulated bfloat16 is slower than float32.
+BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
 
 class Muon:
     """Momentum whose update is made orthogonal, for weights that are matrices (a convolution's is flattened).
@@ -45,7 +48,8 @@ class Muon:
         a, b, c = self.COEFFICIENTS
         tall = matrices.shape[1] > matrices.shape[2]
         x = matrices.mT if tall else matrices
-        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7))
+        x = x.bfloat16() if BFLOAT16 else x
         for _ in range(5):
             gram = x @ x.mT
             x = a * x + (b * gram + c * gram @ gram) @ x

@@ -31,26 +31,27 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from common import BETAS, CHECKPOINTS, COLOUR_NAMES, DATA, STYLES, Pictures, next_time
-from muon import Muon
+from muon import BFLOAT16, Muon
 
 SEED = 0
-STEPS = 8000
+STEPS = 5000
 BATCH, PART, THREADS = 64, 16, 2
 PEAK_RATE, WARM_UP, FLAT_UNTIL = 1e-3, 200, 0.4
 AVERAGE = 0.999
-BACKGROUNDS = 5  # colours other than white that a picture is seen on
+BACKGROUNDS = 3  # colours other than white that a picture is seen on
 WHITE = 0.5
 MAX_SNR = 5.0
 SAVE_SECONDS = 600
 
 TEXT = dict(
-    hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=77,
+    hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=77,
     hidden_act="quick_gelu",
 )
 UNET = dict(
-    sample_size=16, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192), layers_per_block=1,
-    cross_attention_dim=192, attention_head_dim=4, norm_num_groups=32,
-    down_block_types=["CrossAttnDownBlock2D"] * 3, up_block_types=["CrossAttnUpBlock2D"] * 3,
+    sample_size=16, in_channels=4, out_channels=4, block_out_channels=(64, 96, 160), layers_per_block=1,
+    cross_attention_dim=128, attention_head_dim=4, norm_num_groups=32,
+    down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
 )
 
 
@@ -63,6 +64,11 @@ def workers():
     """Threads that each compute on one core."""
     torch.set_num_threads(1)
     return ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def arithmetic():
+    """bfloat16 where the processor computes in it, else float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16, cache_enabled=False)
 
 
 # Data
@@ -98,7 +104,7 @@ class Latents:
                 for k in range(1 + BACKGROUNDS if len(some) else 0):
                     picture = pictures.on(some, colours[some, k]) / 127.5 - 1
                     picture = (picture.flip(3) if flip else picture).contiguous(memory_format=torch.channels_last)
-                    with torch.autocast("cpu", torch.bfloat16):
+                    with arithmetic():
                         mean = vae.encode(picture).latent_dist.mean
                     latents[some, flip, k] = (mean.float() * vae.config.scaling_factor).half()
             if indices[0] % 512 == 0:
@@ -255,7 +261,7 @@ class Training:
         """Loss and gradient of one part of a batch; touches nothing that another thread may use."""
         scaled = [value[timestep][:, None, None, None] for value in (self.alpha, self.sigma)]
         noisy = scaled[0] * clean + scaled[1] * noise
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with arithmetic():
             context = self.text(input_ids=ids).last_hidden_state
             predicted = self.unet(noisy, timestep, context).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
