@@ -115,10 +115,10 @@ impl Sampler for Deis {
 
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let Coefficients { predict, update } = &self.steps[index];
-        for ((e, x), &p) in self.noises.push().iter_mut().zip(&*latents).zip(prediction) {
-            let x0 = predict.picture(*x, p);
-            *e = (x - predict.signal * x0) / predict.noise;
-        }
+        self.noises.push(latents, prediction, |x, p| {
+            let x0 = predict.picture(x, p);
+            (x - predict.signal * x0) / predict.noise
+        });
         let known = self.noises.tensors();
         for (i, x) in latents.iter_mut().enumerate() {
             *x = match update {

@@ -78,15 +78,8 @@ impl Sampler for Dpmpp2m {
 
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let step = &self.steps[index];
-        for ((m, x), &p) in self
-            .pictures
-            .push()
-            .iter_mut()
-            .zip(&*latents)
-            .zip(prediction)
-        {
-            *m = step.predict.picture(*x, p);
-        }
+        self.pictures
+            .push(latents, prediction, |x, p| step.predict.picture(x, p));
         let [now, before] = self.pictures.tensors();
         for ((x, m), m1) in latents.iter_mut().zip(now).zip(before) {
             *x = step.latents * *x - step.picture * m;

@@ -79,15 +79,7 @@ impl Sampler for Dpmpp3mSde {
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], noise: &mut Noise) {
         let step = &self.steps[index];
         let picture = unscaled(self.prediction, step.sigma);
-        for ((m, x), &p) in self
-            .pictures
-            .push()
-            .iter_mut()
-            .zip(&*latents)
-            .zip(prediction)
-        {
-            *m = picture(*x, p);
-        }
+        self.pictures.push(latents, prediction, picture);
         let [m, m1, m2] = self.pictures.tensors();
         if index + 1 == self.steps.len() {
             latents.copy_from_slice(m);

@@ -9,10 +9,17 @@ impl<const N: usize> History<N> {
         Self(std::array::from_fn(|_| vec![0.0; len]))
     }
 
-    /// Forgets the oldest and gives its room to a new one.
-    pub(super) fn push(&mut self) -> &mut [f32] {
+    /// Forgets the oldest for a new one: what `of` makes of each latent and its prediction.
+    pub(super) fn push(
+        &mut self,
+        latents: &[f32],
+        prediction: &[f32],
+        of: impl Fn(f32, f32) -> f32,
+    ) {
         self.0.rotate_right(1);
-        &mut self.0[0]
+        for ((new, &x), &p) in self.0[0].iter_mut().zip(latents).zip(prediction) {
+            *new = of(x, p);
+        }
     }
 
     /// The tensors as slices, to be read element by element.

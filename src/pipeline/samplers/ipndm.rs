@@ -38,15 +38,8 @@ impl Sampler for Ipndm {
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let (sigma, next) = self.sigmas.step(index);
         let picture = unscaled(self.prediction, sigma);
-        for ((d, x), &p) in self
-            .derivatives
-            .push()
-            .iter_mut()
-            .zip(&*latents)
-            .zip(prediction)
-        {
-            *d = (x - picture(*x, p)) / sigma;
-        }
+        self.derivatives
+            .push(latents, prediction, |x, p| (x - picture(x, p)) / sigma);
         let known = self.derivatives.tensors();
         for (i, x) in latents.iter_mut().enumerate() {
             let mixed = adams_bashforth(index + 1, known.map(|d| d[i]));

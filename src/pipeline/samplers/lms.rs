@@ -63,15 +63,8 @@ impl Sampler for Lms {
     fn step(&mut self, index: usize, prediction: &[f32], latents: &mut [f32], _noise: &mut Noise) {
         let (sigma, _) = self.sigmas.step(index);
         let picture = unscaled(self.prediction, sigma);
-        for ((d, x), &p) in self
-            .derivatives
-            .push()
-            .iter_mut()
-            .zip(&*latents)
-            .zip(prediction)
-        {
-            *d = (x - picture(*x, p)) / sigma;
-        }
+        self.derivatives
+            .push(latents, prediction, |x, p| (x - picture(x, p)) / sigma);
         let (known, weights) = (self.derivatives.tensors(), &self.weights[index]);
         for (i, x) in latents.iter_mut().enumerate() {
             let mut sum = 0.0;
