@@ -10,8 +10,9 @@ mod sources;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::command::{fails, names, succeeds};
 use common::{Tensors, fixture, relative_error};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -31,58 +32,6 @@ fn tiny(variant: &str) -> TempDir {
         symlink(fixture("tiny").join(variant).join(part), model.join(part)).expect("a link");
     }
     folder
-}
-
-fn kiln(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(assert_cmd::cargo::cargo_bin!("kiln"))
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("it runs")
-}
-
-fn succeeds(folder: &Path, arguments: &[&str]) -> String {
-    let output = kiln(folder, arguments);
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<_> = entries
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
-        .collect();
-    names.sort();
-    names
-}
-
-/// The command fails with this exit code, says one line that holds `parts`, and leaves the folder as it was.
-fn fails(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
-    let before = names(folder);
-    let output = kiln(folder, arguments);
-    let line = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
-    assert!(
-        line.starts_with("kiln: ") && line.trim_end().lines().count() == 1,
-        "{arguments:?}: {line}"
-    );
-    for part in parts {
-        assert!(
-            line.contains(part),
-            "{arguments:?}: `{part}` is not in: {line}"
-        );
-    }
-    assert_eq!(names(folder), before, "{arguments:?}");
 }
 
 const COMPILE: [&str; 4] = ["compile", "model", "-o", "model.kiln"];

@@ -11,8 +11,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
+use super::COMPILE;
+use super::common::command::{fails, kiln, names, succeeds};
 use super::common::fixture;
-use super::{COMPILE, fails, kiln, names, succeeds};
 
 /// Name, shape, elements.
 type Tensor = (String, Vec<usize>, Vec<f32>);
