@@ -34,8 +34,8 @@ from common import BETAS, CHECKPOINTS, COLOUR_NAMES, DATA, STYLES, Pictures, nex
 from muon import BFLOAT16, Muon
 
 SEED = 0
-STEPS = 5000
-BATCH, PART, THREADS = 64, 16, 2
+STEPS = 12000
+BATCH, PART, THREADS = 32, 16, 2
 PEAK_RATE, WARM_UP, FLAT_UNTIL = 1e-3, 200, 0.4
 AVERAGE = 0.999
 BACKGROUNDS = 3  # colours other than white that a picture is seen on
