@@ -10,7 +10,8 @@
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
-//! - `memory`: whether a drawing fits in a budget.
+//! - `checkpoint`: drawings that are broken off and gone on with.
+//! - `memory`: whether a drawing fits in a budget; `promise`: how much memory it takes.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `init`: pictures to begin with, and a second pass.
 //! - `unet_inputs`: what inpainting and LCM models take besides.
@@ -18,6 +19,7 @@
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
 mod card;
+mod checkpoint;
 mod contexts;
 mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
@@ -29,6 +31,7 @@ mod memory;
 mod noise;
 mod picture;
 mod preview;
+mod promise;
 mod prompt;
 mod request;
 pub mod samplers;
@@ -45,6 +48,7 @@ use kiln_package::GraphKind;
 use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptions};
 
 pub use card::{Card, Defaults, SourceCard, TextCard};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
 pub use init::{Hires, Init, Mask, Resize, UnknownResize, UnknownUpscaler, Upscaler};
@@ -53,6 +57,7 @@ pub use picture::{
     Background, ModelName, Picture, PictureFormat, Raster, RasterError, Remembered,
     RememberedError, Settings,
 };
+pub use promise::Promise;
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};
