@@ -1,12 +1,13 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
-//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
+//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`, `doctor`: the commands.
 //! - `model`: which package is meant; `layers`: what it is made of; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
 mod bench;
 #[cfg(feature = "compile")]
 mod compile;
+mod doctor;
 mod draw;
 mod error;
 mod info;
@@ -48,6 +49,7 @@ enum Command {
     Run(run::Args),
     Verify(verify::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
 }
 
 /// Does what the command line says and gives the exit code.
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
             Command::Run(args) => run::run(&args),
             Command::Verify(args) => verify::verify(&args),
             Command::Bench(args) => bench::bench(&args),
+            Command::Doctor(args) => doctor::doctor(&args),
         },
         Err(error) => usage(&error),
     };
