@@ -15,6 +15,8 @@ mod init;
 mod layers;
 mod model;
 mod output;
+#[cfg(feature = "pages")]
+mod pages;
 mod plan;
 mod run;
 mod sampling;
@@ -23,10 +25,11 @@ mod tokens;
 mod values;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CliError;
 
@@ -50,11 +53,13 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    #[cfg(feature = "pages")]
+    Pages(pages::Args),
 }
 
 /// Does what the command line says and gives the exit code.
 pub fn main() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let result = match parse() {
         Ok(cli) => match cli.command {
             Command::Draw(args) => draw::draw(&args),
             Command::Tokens(args) => tokens::tokens(&args),
@@ -66,13 +71,35 @@ pub fn main() -> ExitCode {
             Command::Verify(args) => verify::verify(&args),
             Command::Bench(args) => bench::bench(&args),
             Command::Doctor(args) => doctor::doctor(&args),
+            #[cfg(feature = "pages")]
+            Command::Pages(args) => pages::pages(&args),
         },
-        Err(error) => usage(&error),
+        Err(end) => end,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// The command line, with what `draw` is told elsewhere. Where there is nothing to do but to tell something, such as the
+/// help, that is what the command ends with.
+fn parse() -> Result<Cli, Result<(), CliError>> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let command = Cli::command();
+    let mut matches = command
+        .clone()
+        .try_get_matches_from(&words)
+        .map_err(|error| usage(&error))?;
+    let draw = command.find_subcommand("draw");
+    if let (Some(("draw", said)), Some(draw)) = (matches.subcommand(), draw) {
+        let completed = draw::defaults::complete(draw, &words, said).map_err(Err)?;
+        matches = command
+            .clone()
+            .try_get_matches_from(&completed.words)
+            .map_err(|error| Err(completed.error(&error)))?;
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| usage(&error))
 }
 
 /// Help and version are printed as they are; of an error, the part that says what is wrong, on one line.

@@ -33,7 +33,13 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print a systemd drop-in that holds a service to what drawing with these packages takes
+    #[arg(long, conflicts_with = "json")]
+    unit: bool,
 }
+
+/// What a process has besides what a drawing is promised: its code, stacks, the tokenizer, pictures on their way to a file.
+const PROCESS: u64 = 64 << 20;
 
 pub fn doctor(args: &Args) -> Result<(), CliError> {
     // Before a package is opened, which takes memory and time.
@@ -57,10 +63,26 @@ pub fn doctor(args: &Args) -> Result<(), CliError> {
         isa,
         packages,
     };
-    match args.json {
-        true => output::print(&format!("{:#}\n", findings.as_json())),
-        false => output::print(&findings.as_text()),
+    match (args.json, args.unit) {
+        (true, _) => output::print(&format!("{:#}\n", findings.as_json())),
+        (_, true) => output::print(&unit(&findings.packages)?),
+        _ => output::print(&findings.as_text()),
     }
+}
+
+/// The most that any picture of any package takes, all weights resident.
+fn unit(packages: &[Report]) -> Result<String, CliError> {
+    let sizes = packages.iter().flat_map(|package| &package.sizes);
+    let most = sizes.map(|size| size.all).max().ok_or_else(|| {
+        CliError::Usage("no package that draws is named, and none is built in".into())
+    })?;
+    let names = list(packages.iter().map(|package| package.name.clone()));
+    Ok(format!(
+        "# Drawing with {names} takes at most {}, the process {} besides.\n[Service]\nMemoryMax={}\n",
+        megabytes(most),
+        megabytes(PROCESS),
+        most.saturating_add(PROCESS)
+    ))
 }
 
 /// All that is told.

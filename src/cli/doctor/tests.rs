@@ -259,6 +259,16 @@ fn report(speed: Option<f64>) -> Report {
 }
 
 #[test]
+fn a_service_is_held_to_its_largest_picture() {
+    let text = super::unit(&[report(None)]).expect("a unit");
+    assert!(
+        text.ends_with("[Service]\nMemoryMax=2067108864\n"),
+        "{text}"
+    );
+    assert!(super::unit(&[]).is_err());
+}
+
+#[test]
 fn what_does_not_fit_is_told_with_what_fits() {
     let machine = |available| Machine {
         available: Some(available),
