@@ -1,6 +1,6 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
-//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
+//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`, `doctor`: the commands.
 //! - `model`: which package is meant; `layers`: what it is made of; `ceilings`: the memory that drawing takes; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
@@ -8,6 +8,7 @@ mod bench;
 mod ceilings;
 #[cfg(feature = "compile")]
 mod compile;
+mod doctor;
 mod draw;
 mod error;
 mod info;
@@ -15,6 +16,8 @@ mod init;
 mod layers;
 mod model;
 mod output;
+#[cfg(feature = "pages")]
+mod pages;
 mod plan;
 mod run;
 mod sampling;
@@ -23,10 +26,11 @@ mod tokens;
 mod values;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CliError;
 
@@ -49,11 +53,14 @@ enum Command {
     Run(run::Args),
     Verify(verify::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
+    #[cfg(feature = "pages")]
+    Pages(pages::Args),
 }
 
 /// Does what the command line says and gives the exit code.
 pub fn main() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let result = match parse() {
         Ok(cli) => match cli.command {
             Command::Draw(args) => draw::draw(&args),
             Command::Tokens(args) => tokens::tokens(&args),
@@ -64,13 +71,36 @@ pub fn main() -> ExitCode {
             Command::Run(args) => run::run(&args),
             Command::Verify(args) => verify::verify(&args),
             Command::Bench(args) => bench::bench(&args),
+            Command::Doctor(args) => doctor::doctor(&args),
+            #[cfg(feature = "pages")]
+            Command::Pages(args) => pages::pages(&args),
         },
-        Err(error) => usage(&error),
+        Err(end) => end,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// The command line, with what `draw` is told elsewhere. Where there is nothing to do but to tell something, such as the
+/// help, that is what the command ends with.
+fn parse() -> Result<Cli, Result<(), CliError>> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let command = Cli::command();
+    let mut matches = command
+        .clone()
+        .try_get_matches_from(&words)
+        .map_err(|error| usage(&error))?;
+    let draw = command.find_subcommand("draw");
+    if let (Some(("draw", said)), Some(draw)) = (matches.subcommand(), draw) {
+        let completed = draw::defaults::complete(draw, &words, said).map_err(Err)?;
+        matches = command
+            .clone()
+            .try_get_matches_from(&completed.words)
+            .map_err(|error| Err(completed.error(&error)))?;
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| usage(&error))
 }
 
 /// Help and version are printed as they are; of an error, the part that says what is wrong, on one line.

@@ -50,7 +50,7 @@ impl Kiln {
     }
 
     /// The least budget that a drawing keeps within.
-    fn least_ram(&self, settings: &Settings) -> Result<u64, Error> {
+    pub fn least_ram(&self, settings: &Settings) -> Result<u64, Error> {
         let passes = self.passes(settings)?;
         let threads = self.options.thread_count();
         let least = self.model.least_ram(&draw::lanes(&passes), threads);

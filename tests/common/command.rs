@@ -15,6 +15,7 @@ pub fn kiln(folder: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("kiln")
         .expect("the command")
         .current_dir(folder)
+        .env("KILN_CONFIG", "")
         .args(arguments)
         .output()
         .expect("it runs")

@@ -2,9 +2,11 @@
 //!
 //! - `options`: what each picture may have of its own; `batch`: prompts from a file; `grid`: pictures side by side.
 //! - `keep`: a drawing that can be broken off.
+//! - `defaults`: what the environment and a file say besides.
 //! - `names`: what files are called; `watch`: progress and previews; `terminal`: pictures as text.
 
 mod batch;
+pub mod defaults;
 mod grid;
 mod keep;
 mod names;
@@ -39,6 +41,9 @@ use watch::{Preview, Watcher};
 ///
 /// Prompts are in the WebUI's language: (word), (word:1.2), [word], BREAK, [from:to:when], [a|b]; a backslash makes a bracket
 /// a bracket.
+///
+/// What is not said here is taken from the environment (KILN_STEPS for --steps and so on), then from the file that KILN_CONFIG
+/// names or /etc/kiln.toml (steps = 20 and so on).
 #[derive(clap::Args)]
 pub struct Args {
     /// What the picture should show
@@ -56,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
     /// Keep the whole process within so much memory (256M, 1G; auto: what there is), reading weights as they are needed
-    /// [default: KILN_RAM, else no limit]
+    /// [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = values::ram)]
     ram: Option<Ram>,
     /// The model [default: the built-in one]
@@ -106,7 +111,7 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
     if let Some(threads) = args.threads {
         kiln = kiln.threads(threads);
     }
-    if let Some(bytes) = budget(args)?.and_then(Ram::bytes) {
+    if let Some(bytes) = args.ram.and_then(Ram::bytes) {
         kiln = kiln.ram(bytes);
     }
     let jobs = match &checkpoint {
@@ -279,17 +284,6 @@ fn told(args: &Args, picture: &Picture, path: &Path, seconds: f64) -> Result<(),
         "{} (seed {seed}, {seconds:.1} s)\n",
         path.display()
     ))
-}
-
-/// The budget that is said: as an option, else in the environment.
-fn budget(args: &Args) -> Result<Option<Ram>, CliError> {
-    match (args.ram, std::env::var("KILN_RAM")) {
-        (Some(ram), _) => Ok(Some(ram)),
-        (None, Ok(text)) if !text.is_empty() => values::ram(&text)
-            .map(Some)
-            .map_err(|error| CliError::Usage(format!("KILN_RAM={text}: {error}"))),
-        _ => Ok(None),
-    }
 }
 
 /// A sheet for the pictures of a grid.

@@ -21,10 +21,10 @@ pub fn available_bytes() -> Option<u64> {
     let machine = lines_bytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable");
     let own = resident_bytes().unwrap_or(0);
     let machine = machine.map(|bytes| bytes.saturating_add(own));
-    let group = fs::read_to_string("/proc/self/cgroup")
-        .ok()
-        .and_then(|text| cgroup_limit(&text, Path::new("/sys/fs/cgroup")));
-    [machine, group].into_iter().flatten().min()
+    [machine, cgroup_limit(Path::new("/"))]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// Gives freed memory back to the system, where its allocator would keep it.
@@ -45,9 +45,16 @@ fn lines_bytes(text: &str, key: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
+/// The smallest limit of this process's memory cgroups (version 1 or 2), in bytes; `None` if there is none. `/proc` and
+/// `/sys` lie under `root`.
+pub fn cgroup_limit(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    limit_of(&groups, &root.join("sys/fs/cgroup"))
+}
+
 /// The smallest limit of the memory cgroups that `cgroup`, the contents of `/proc/self/cgroup`, names, and of those above
 /// them. In a container the group may be mounted as the root: then that is where its limit is.
-fn cgroup_limit(cgroup: &str, root: &Path) -> Option<u64> {
+fn limit_of(cgroup: &str, root: &Path) -> Option<u64> {
     let mut least: Option<u64> = None;
     for line in cgroup.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -104,16 +111,16 @@ mod tests {
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
         write("memory/a/memory.limit_in_bytes", "1000\n");
         write("memory/a/b/memory.limit_in_bytes", "2000\n");
-        assert_eq!(cgroup_limit("4:memory:/a/b\n0::/\n", root), Some(1000));
-        assert_eq!(cgroup_limit("4:cpu,memory:/\n", root), None);
-        assert_eq!(cgroup_limit("4:cpu:/a\n", root), None);
+        assert_eq!(limit_of("4:memory:/a/b\n0::/\n", root), Some(1000));
+        assert_eq!(limit_of("4:cpu,memory:/\n", root), None);
+        assert_eq!(limit_of("4:cpu:/a\n", root), None);
         write("memory.max", "max\n");
         write("x/memory.max", "3000\n");
-        assert_eq!(cgroup_limit("0::/x\n", root), Some(3000));
-        assert_eq!(cgroup_limit("0::/\n", root), None);
+        assert_eq!(limit_of("0::/x\n", root), Some(3000));
+        assert_eq!(limit_of("0::/\n", root), None);
         // A path that is not there: only what is above it counts.
-        assert_eq!(cgroup_limit("4:memory:/a/none\n", root), Some(1000));
-        assert_eq!(cgroup_limit("nonsense", root), None);
+        assert_eq!(limit_of("4:memory:/a/none\n", root), Some(1000));
+        assert_eq!(limit_of("nonsense", root), None);
     }
 
     #[test]
