@@ -683,7 +683,35 @@ fn bench_measures_every_graph() {
     // 64 pixels, 77 tokens, two products of 4 columns; 64 rows of 4 by 4; twice.
     assert_eq!(object["unet"]["macs"], 2 * (64 * 77 * 2 * 4 + 64 * 4 * 4));
     assert_eq!(object["unet"]["operators"]["Attention"]["count"], 1);
-    assert!(succeeds(folder.path(), &["bench", "toy.kiln", "--runs", "1"]).contains("GMAC/s"));
+    for (name, graph) in object.as_object().expect("an object") {
+        let kinds = graph["operators"].as_object().expect("an object").values();
+        let seconds = kinds.filter_map(|kind| kind["seconds"].as_f64());
+        let sum = seconds.sum::<f64>() + graph["between_seconds"].as_f64().expect("a number");
+        let whole = graph["seconds"].as_f64().expect("a number");
+        assert!((sum / whole - 1.0).abs() < 1e-3, "{name}: {sum} of {whole}");
+    }
+    let said = succeeds(
+        folder.path(),
+        &["bench", "toy.kiln", "--repeat", "1", "--layers", "2"],
+    );
+    assert!(said.contains("GMAC/s") && said.contains("unet_2_lanes"));
+    let said = succeeds(
+        folder.path(),
+        &["bench", "toy.kiln", "--runs", "1", "--graph", "unet", "--json"],
+    );
+    let object: Value = serde_json::from_str(&said).expect("JSON");
+    let graphs: Vec<&String> = object.as_object().expect("an object").keys().collect();
+    assert_eq!(graphs, ["unet", "unet_2_lanes"]);
+    assert_eq!(
+        object["unet"]["macs"].as_u64().map(|macs| 2 * macs),
+        object["unet_2_lanes"]["macs"].as_u64()
+    );
+    fails(
+        folder.path(),
+        &["bench", "toy.kiln", "--graph", "nothing"],
+        2,
+        &["--graph", "unet"],
+    );
     fails(
         folder.path(),
         &["bench", "toy.kiln", "--size", "8x8"],

@@ -520,6 +520,7 @@ impl StageRun<'_, '_> {
                 count: program.len(),
                 op: step.op().name(),
                 name: step.name(),
+                integers: step::integers(&step),
                 macs: step::macs(&step, *chunks).saturating_mul(*lanes as u64),
                 elapsed: start.map_or(Duration::ZERO, |start| start.elapsed()),
             });

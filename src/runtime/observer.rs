@@ -17,6 +17,8 @@ pub struct StepInfo<'a> {
     pub op: &'static str,
     /// The layer's name.
     pub name: &'a str,
+    /// Whether it multiplies codes.
+    pub integers: bool,
     /// Multiplications with addition, over all lanes.
     pub macs: u64,
     /// How long it took; zero unless the observer is [`Observer::TIMED`].

@@ -71,6 +71,11 @@ fn takes_codes(step: &Step<'_>) -> bool {
     step.op().takes_codes() && named(step, "x").dtype == DType::U8
 }
 
+/// Whether the step multiplies codes.
+pub(super) fn integers(step: &Step<'_>) -> bool {
+    takes_codes(step) || matches!(step.op(), Op::Attention(op) if op.integers)
+}
+
 /// What stands in the slot of that name.
 fn named(step: &Step<'_>, slot: &'static str) -> Operand {
     let index = step
