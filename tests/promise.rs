@@ -128,10 +128,27 @@ fn larger_sizes_keep_it_too() {
     assert!(each <= PROGRAMS, "{each} bytes of programs for each size");
 
     let draw = |size: &'static str, more: &[&'static str]| {
-        let always = ["draw", "a", "-m", "three.kiln", "--steps", "2", "-q", "-o", "x.png", "--size", size];
+        let always = [
+            "draw",
+            "a",
+            "-m",
+            "three.kiln",
+            "--steps",
+            "2",
+            "-q",
+            "-o",
+            "x.png",
+            "--size",
+            size,
+        ];
         [&always[..], more].concat()
     };
-    fails(here, &draw("192x192", &[]), 2, &["192x192", "384x384", "256x192", "192x256"]);
+    fails(
+        here,
+        &draw("192x192", &[]),
+        2,
+        &["192x192", "384x384", "256x192", "192x256"],
+    );
     for (size, guided) in [((384, 384), true), ((384, 384), false), ((192, 256), true)] {
         let promise = promised(here, &["three.kiln"], |ceiling| {
             (ceiling["width"].as_u64(), ceiling["height"].as_u64()) == (Some(size.0), Some(size.1))
@@ -162,5 +179,8 @@ fn larger_sizes_keep_it_too() {
     let draw = draw("384x384", &[]);
     let (_, resident) = peaks(here, &[&draw[..], &["--ram", &ram]].concat());
     println!("--ram {ram}: {resident} bytes were resident");
-    assert!(resident <= (least + 1) << 20, "--ram {ram}: {resident} bytes");
+    assert!(
+        resident <= (least + 1) << 20,
+        "--ram {ram}: {resident} bytes"
+    );
 }
