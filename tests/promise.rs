@@ -98,3 +98,89 @@ fn the_model_in_the_program_keeps_its_promise() {
         check(&format!("{options:?}"), promise, peak);
     }
 }
+
+/// What the programs of one size may take together.
+const PROGRAMS: u64 = 300_000;
+
+/// A package of three sizes: its weights are there once, every size keeps its promise, and its least budget.
+#[cfg(feature = "onnx")]
+#[test]
+fn larger_sizes_keep_it_too() {
+    use common::command::fails;
+    use kiln::runtime::Model;
+
+    let folder = folder();
+    let here = folder.path();
+    let source = common::fixture("../../models/emoji");
+    let source = source.to_str().expect("UTF-8");
+    let compile = |sizes: &'static str, name: &'static str| {
+        let options = ["--precision", "f16", "-q", "--size", sizes, "-o", name];
+        succeeds(here, &[&["compile", source], &options[..]].concat());
+        let len = fs::metadata(here.join(name)).expect("there").len();
+        let model = Model::open(here.join(name)).expect("a package");
+        (len, model.package().weights().len())
+    };
+    let (one, weights) = compile("384x384", "one.kiln");
+    let (three, same) = compile("384x384,256x192,192x256", "three.kiln");
+    assert_eq!(weights, same);
+    let each = (three - one) / 2;
+    println!("programs of a size: {each} bytes");
+    assert!(each <= PROGRAMS, "{each} bytes of programs for each size");
+
+    let draw = |size: &'static str, more: &[&'static str]| {
+        let always = [
+            "draw",
+            "a",
+            "-m",
+            "three.kiln",
+            "--steps",
+            "2",
+            "-q",
+            "-o",
+            "x.png",
+            "--size",
+            size,
+        ];
+        [&always[..], more].concat()
+    };
+    fails(
+        here,
+        &draw("192x192", &[]),
+        2,
+        &["192x192", "384x384", "256x192", "192x256"],
+    );
+    for (size, guided) in [((384, 384), true), ((384, 384), false), ((192, 256), true)] {
+        let promise = promised(here, &["three.kiln"], |ceiling| {
+            (ceiling["width"].as_u64(), ceiling["height"].as_u64()) == (Some(size.0), Some(size.1))
+                && ceiling["guidance"] == guided
+                && ceiling["picture"] == false
+        });
+        let name = if size.0 == 384 { "384x384" } else { "192x256" };
+        let scale = if guided { "7.5" } else { "1" };
+        let (peak, _) = peaks(here, &draw(name, &["--guidance-scale", scale]));
+        check(&format!("{name}, guidance {scale}"), promise, peak);
+    }
+
+    // What is said to be enough is.
+    let refused = Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .current_dir(here)
+        .args(draw("384x384", &["--ram", "1M"]))
+        .output()
+        .expect("it runs");
+    let line = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let least: u64 = line
+        .split("at least ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{line}"));
+    // The process is a page or two larger or smaller each time.
+    let ram = format!("{}M", least + 1);
+    let draw = draw("384x384", &[]);
+    let (_, resident) = peaks(here, &[&draw[..], &["--ram", &ram]].concat());
+    println!("--ram {ram}: {resident} bytes were resident");
+    assert!(
+        resident <= (least + 1) << 20,
+        "--ram {ram}: {resident} bytes"
+    );
+}

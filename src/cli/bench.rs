@@ -36,7 +36,7 @@ pub struct Args {
     /// Show so many of each graph's slowest layers
     #[arg(long, value_name = "N", default_value = "0")]
     layers: usize,
-    /// Threads [default: as many as there are cores]
+    /// Threads [default: as many as there are physical cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
     /// Print JSON: an object for each graph, under its name
