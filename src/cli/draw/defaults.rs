@@ -257,11 +257,11 @@ fn merge(
                 };
                 taken && (conflict(option, other) || conflict(other, option))
             });
-            // A picture whose settings are to be taken says them all.
-            let of_like = taken.iter().any(|id| id == "like")
-                && default.name != "output"
-                && Said::check_name(&default.name).is_ok();
-            if of_like || contradicts || taken.contains(&id) {
+            // A picture or a checkpoint whose settings are to be taken says them all; the checkpoint its file too.
+            let says_all = |id: &str| taken.iter().any(|taken| taken == id);
+            let of_other = Said::check_name(&default.name).is_ok()
+                && (says_all("resume") || says_all("like") && default.name != "output");
+            if of_other || contradicts || taken.contains(&id) {
                 continue;
             }
             here.push(id);
