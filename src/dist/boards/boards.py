@@ -3,14 +3,19 @@
 
 boards.py count KILN PACKAGE [QEMU-CPU...]   what one evaluation of each graph executes, as JSON; KILN is a static command for
                                              AArch64 or x86-64. Needs gcc and qemu-user.
+boards.py model KILN PACKAGE                 what a model multiplies and weighs, as JSON
 boards.py page                               the page, from counts.json and the figures below
 
-    for part in bk-sdm-tiny; do kiln compile random:$part --size 64x64 -o small.kiln; done
-    boards.py count kiln-aarch64 small.kiln cortex-a53 cortex-a76 > counts.json
+counts.json holds what the first two have said, with names, steps and lanes:
 
-The instructions of a multiplication are counted on a small picture of a model with Stable Diffusion 1.5's layers, whose
-number of multiplications is known, and hold for larger pictures. How many of them a core executes in a cycle, how fast
-memory is and how fast the clock, are the makers' and reviewers' figures.
+    kiln compile random:bk-sdm-tiny --size 64x64 -o small.kiln
+    boards.py count kiln-aarch64 small.kiln cortex-a53 cortex-a72 cortex-a76
+    kiln compile random:sd15 --size 256x256,512x512 -o sd15.kiln
+    boards.py model kiln sd15.kiln
+
+The instructions of a multiplication are counted on a small picture of a model with Stable Diffusion 1.5's layers, and taken
+for larger pictures too. How many of them a core executes in a cycle, how fast memory is and how fast the clock, are the
+makers' and reviewers' figures.
 """
 
 import json
@@ -21,6 +26,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# MB that the system and the process take besides.
+SYSTEM = 150
 GRAPHS = ("text_encoder", "unet", "vae_decoder")
 
 # Name, memory in MB, cores, GHz, what it is emulated as, instructions of the kernels in a cycle, GB/s of memory, MB/s of the
@@ -46,7 +53,7 @@ def count(kiln, package, cpu, *words):
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = f"{folder}/libcount.so", f"{folder}/count"
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", plugin, HERE / "count.c"], check=True)
-        command = [emulator, "-cpu", cpu, "-plugin", plugin, kiln, "bench", package, "--threads", "1", *words]
+        command = [emulator, "-cpu", cpu, "-plugin", plugin, kiln, "bench", package, "--threads", "1", "--json", *words]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, "COUNT_OUT": out})
         return int(Path(out).read_text()), json.loads(done.stdout)
 
@@ -56,8 +63,8 @@ def counted(kiln, package, cpus):
     counts = {}
     for cpu in cpus:
         for graph in GRAPHS:
-            once, told = count(kiln, package, cpu, "--graph", graph, "--runs", "1", "--json")
-            twice, _ = count(kiln, package, cpu, "--graph", graph, "--runs", "2", "--json")
+            once, told = count(kiln, package, cpu, "--graph", graph, "--lanes", "1", "--runs", "1")
+            twice, _ = count(kiln, package, cpu, "--graph", graph, "--lanes", "1", "--runs", "2")
             counts.setdefault(cpu, {})[graph] = {
                 "macs": told[graph]["macs"],
                 "instructions": twice - once,
@@ -67,14 +74,31 @@ def counted(kiln, package, cpus):
     return counts
 
 
+def described(kiln, package):
+    """Multiplications of each graph by size, bytes of weights, of the UNet's alone, and of the arena."""
+    said = [subprocess.run([kiln, *words, "--json", package], check=True, stdout=subprocess.PIPE).stdout for words in (["info"], ["doctor"])]
+    info, doctor = map(json.loads, said)
+    macs = {graph: {} for graph in GRAPHS}
+    for graph in info["graphs"]:
+        if graph["graph"] in macs:
+            macs[graph["graph"]][f"{graph['width']}x{graph['height']}"] = graph["macs"]
+    return {
+        "macs": {**macs, "text_encoder": macs["text_encoder"]["0x0"]},
+        "weights": info["weight_bytes"],
+        "step_weights": doctor["packages"][0]["step_weight_bytes"],
+        "allocated": {f"{size['width']}x{size['height']}": size["arena_bytes"] + size["scratch_bytes"] for size in info["sizes"]},
+    }
+
+
 def seconds(board, counts, model, graph, size, lanes):
-    """One evaluation of a graph: computing, or where that is more, bringing its weights from memory."""
+    """One evaluation of a graph: computing, or where that is more, bringing the UNet's weights from memory."""
     _, _, cores, gigahertz, cpu, per_cycle, bandwidth, _ = board
     one = counts[cpu][graph]
     macs = model["macs"][graph] if graph == "text_encoder" else model["macs"][graph][size]
     instructions = one["instructions"] / one["macs"] * macs * lanes
     computing = instructions / (per_cycle * gigahertz * 1e9 * cores)
-    return max(computing, model["weights"][graph] / (bandwidth * 1e9))
+    weights = model["step_weights"] if graph == "unet" else 0
+    return max(computing, weights / (bandwidth * 1e9))
 
 
 def told(time):
@@ -92,7 +116,7 @@ def page(data):
     lines = [HEAD]
     for name, model in models.items():
         guided = "with guidance" if model["lanes"] == 2 else "without guidance"
-        lines.append(f"\n## {name}\n\n{model['steps']} steps {guided}, {sum(model['weights'].values()) / 1e6:.0f} MB of weights in int8.\n")
+        lines.append(f"\n## {name}\n\n{model['steps']} steps {guided}, {model['weights'] / 1e6:.0f} MB of weights in int8.\n")
         sizes = list(model["macs"]["unet"])
         titles = [title for size in sizes for title in (f"{size}: a step", "a picture")]
         lines.append("| board | " + " | ".join(titles) + " |\n|---|" + "---:|" * len(titles))
@@ -101,10 +125,10 @@ def page(data):
             for size in sizes:
                 step = seconds(board, counts, model, "unet", size, model["lanes"])
                 # Where the weights do not stay in memory, each step reads them from the card.
-                memory = sum(model["weights"].values()) / 1e6 + model["memory"][size] / 1e6 + 120
+                memory = (model["weights"] + model["allocated"][size]) / 1e6 + SYSTEM
                 streamed = memory > board[1]
                 if streamed:
-                    step = max(step, model["weights"]["unet"] / (board[7] * 1e6))
+                    step = max(step, model["step_weights"] / (board[7] * 1e6))
                 rest = seconds(board, counts, model, "vae_decoder", size, 1)
                 rest += seconds(board, counts, model, "text_encoder", size, model["lanes"])
                 mark = "*" if streamed else ""
@@ -149,6 +173,8 @@ def main():
     match sys.argv[1:]:
         case ["count", kiln, package, *cpus] if cpus:
             print(json.dumps(counted(kiln, package, cpus), indent=1))
+        case ["model", kiln, package]:
+            print(json.dumps(described(kiln, package), indent=1))
         case ["page"]:
             print(page(json.loads((HERE / "counts.json").read_text())), end="")
         case _:
