@@ -99,7 +99,7 @@ fn shared(machine: &Machine, threads: usize, all: &mut Vec<String>) {
     // What runs besides must be more than a shell or a display.
     if let Some(load) = machine.load.filter(|load| *load >= 0.5 && allowed > 0) {
         all.push(format!(
-            "Other programs have kept {load:.1} CPUs busy for the last minute: every thread of Kiln ({threads}) waits for the \
+            "Other programs have wanted {load:.1} CPUs in the last minute: every thread of Kiln ({threads}) waits for the \
              slowest, so a drawing that has the CPUs for itself is much faster."
         ));
     }

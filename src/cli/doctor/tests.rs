@@ -211,7 +211,7 @@ fn each_finding_has_its_advice_and_nothing_else_is_advised() {
     );
     one(&all, "3 of 4 CPUs");
     one(&all, "--threads 1,");
-    one(&all, "kept 1.2 CPUs busy");
+    one(&all, "wanted 1.2 CPUs");
     assert_eq!(all.len(), 7, "{all:#?}");
 
     let was_hot = Machine {

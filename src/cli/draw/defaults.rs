@@ -257,11 +257,12 @@ fn merge(
                 };
                 taken && (conflict(option, other) || conflict(other, option))
             });
-            // A picture whose settings are to be taken says them all.
-            let of_like = taken.iter().any(|id| id == "like")
-                && default.name != "output"
-                && Said::check_name(&default.name).is_ok();
-            if of_like || contradicts || taken.contains(&id) {
+            // A picture or a checkpoint whose settings are to be taken says them all; the checkpoint its file and model too.
+            let says_all = |id: &str| taken.iter().any(|taken| taken == id);
+            let of_picture = Said::check_name(&default.name).is_ok();
+            let of_other = says_all("resume") && (of_picture || default.name == "model")
+                || says_all("like") && of_picture && default.name != "output";
+            if of_other || contradicts || taken.contains(&id) {
                 continue;
             }
             here.push(id);
