@@ -76,7 +76,7 @@ pub fn bench(args: &Args) -> Result<(), CliError> {
         };
         let lanes = match graph {
             GraphKind::TextEncoder | GraphKind::Unet => usize::from(args.lanes),
-            GraphKind::VaeDecoder | GraphKind::VaeEncoder => 1,
+            GraphKind::VaeDecoder | GraphKind::VaeEncoder | GraphKind::TaesdDecoder => 1,
         };
         let run = measure(&model, program, lanes, args.runs.get(), &options)?;
         let _ = write!(text, "\n{}", as_text(&model, program, &run));

@@ -35,15 +35,34 @@ pub fn info(args: &Args) -> Result<(), CliError> {
     }
 }
 
-/// The memory that drawing at a size takes at most: with guidance, and as many threads as there are cores. `None` if
-/// the package has not all graphs for it.
-fn ceiling(model: &Model, height: u32, width: u32) -> Option<MemoryPlan> {
+/// The memory that drawing at a size takes at most with a decoder, perhaps in tiles: with guidance, and as many threads as
+/// there are cores. `None` if the package has not all graphs for it.
+fn ceiling(
+    model: &Model,
+    (height, width): (u32, u32),
+    (decoder, tile): (GraphKind, Option<u32>),
+) -> Option<MemoryPlan> {
+    let side = tile.unwrap_or(u32::MAX);
+    let decoder = model.find(decoder, height.min(side), width.min(side));
     let programs = [
         (model.find(GraphKind::TextEncoder, height, width).ok()?, 2),
         (model.find(GraphKind::Unet, height, width).ok()?, 2),
-        (model.find(GraphKind::VaeDecoder, height, width).ok()?, 1),
+        (decoder.ok()?, 1),
     ];
     Some(model.memory(&programs, SessionOptions::default().thread_count()))
+}
+
+/// The ways to decode, and how to ask for each that is not the first: with which decoder, and whether in tiles.
+const DECODERS: [(GraphKind, bool, &str); 4] = [
+    (GraphKind::VaeDecoder, false, ""),
+    (GraphKind::VaeDecoder, true, "--tile"),
+    (GraphKind::TaesdDecoder, false, "--decoder taesd"),
+    (GraphKind::TaesdDecoder, true, "--decoder taesd --tile"),
+];
+
+/// The side of the VAE's tiles that the compiler has chosen.
+fn tile(card: &Value) -> Option<u32> {
+    card["tile"].as_u64()?.try_into().ok()
 }
 
 /// The programs but for those of a text encoder without its last layers.
@@ -76,15 +95,20 @@ fn as_json(model: &Model, card: &Value) -> Value {
     let sizes: Vec<Value> = model
         .sizes(GraphKind::Unet)
         .filter_map(|(height, width)| {
-            let memory = ceiling(model, height, width)?;
-            Some(json!({
-                "width": width,
-                "height": height,
-                "arena_bytes": memory.arena_bytes,
-                "scratch_bytes": memory.scratch_bytes,
-                "weight_bytes": memory.weight_bytes,
-                "total_bytes": memory.total_bytes(),
-            }))
+            let of = |decoder, tile| ceiling(model, (height, width), (decoder, tile));
+            let vae = GraphKind::VaeDecoder;
+            let mut size = memory_json(&of(vae, None).or(of(vae, tile(card)))?);
+            size["width"] = json!(width);
+            size["height"] = json!(height);
+            for (name, decoder, tile) in [
+                ("tiled", vae, tile(card)),
+                ("taesd", GraphKind::TaesdDecoder, None),
+            ] {
+                if let Some(memory) = of(decoder, tile) {
+                    size[name] = memory_json(&memory);
+                }
+            }
+            Some(size)
         })
         .collect();
     json!({
@@ -97,6 +121,15 @@ fn as_json(model: &Model, card: &Value) -> Value {
         "weight_blocks": model.package().weight_blocks(),
         "threads": SessionOptions::default().thread_count(),
         "isa": model.isa().name(),
+    })
+}
+
+fn memory_json(memory: &MemoryPlan) -> Value {
+    json!({
+        "arena_bytes": memory.arena_bytes,
+        "scratch_bytes": memory.scratch_bytes,
+        "weight_bytes": memory.weight_bytes,
+        "total_bytes": memory.total_bytes(),
     })
 }
 
@@ -206,12 +239,24 @@ fn as_text(model: &Model, card: &Value) -> String {
         "\nmemory of a drawing with guidance and {} threads",
         SessionOptions::default().thread_count()
     );
-    for (height, width) in model.sizes(GraphKind::Unet) {
-        if let Some(memory) = ceiling(model, height, width) {
+    let sizes = model.sizes(GraphKind::Unet);
+    let tile = tile(card);
+    for ((height, width), (decoder, in_tiles, option)) in
+        sizes.flat_map(|size| DECODERS.map(|decoder| (size, decoder)))
+    {
+        // A picture that is no larger than a tile is decoded as it is.
+        if in_tiles && tile.is_none_or(|side| side >= width.max(height)) {
+            continue;
+        }
+        let tile = tile.filter(|_| in_tiles);
+        if let Some(memory) = ceiling(model, (height, width), (decoder, tile)) {
+            let (size, at_most) = match option {
+                "" => (format!("{width}x{height}"), "at most".to_owned()),
+                option => (String::new(), format!("with {option} at most")),
+            };
             let _ = writeln!(
                 text,
-                "{:>13} at most {}: arena {}, scratch {}, weights {}",
-                format!("{width}x{height}"),
+                "{size:>13} {at_most} {}: arena {}, scratch {}, weights {}",
                 megabytes(memory.total_bytes()),
                 megabytes(memory.arena_bytes),
                 megabytes(memory.scratch_bytes),

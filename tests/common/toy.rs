@@ -19,8 +19,20 @@ pub const SIZES: [(u32, u32); 2] = [(64, 64), (96, 64)];
 
 /// The package's bytes, with a card and a scheduler changed by the keys of `card` and `scheduler`.
 pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
+    package_with(card, scheduler, [&[], &[]])
+}
+
+/// The same, with the UNet alone, and with the VAE alone, at more widths and heights.
+pub fn package_with(card: &Value, scheduler: &Value, [unets, vaes]: [&[(u32, u32)]; 2]) -> Vec<u8> {
     let mut parts = Parts::default();
     parts.text_encoder(1);
+    for (width, height) in unets {
+        parts.unet(*height, *width);
+    }
+    for (width, height) in vaes {
+        parts.vae_decoder(*height, *width);
+        parts.vae_encoder(*height, *width);
+    }
     for (width, height) in SIZES {
         parts.unet(height, width);
         parts.vae_decoder(height, width);

@@ -51,8 +51,12 @@ impl Watcher<'_> {
         let mut failed = None;
         let mut steps = Steps::default();
         let result = kiln.draw_settings(settings, &mut |progress| {
-            bar.inc(1);
+            let is_part = matches!(progress, Progress::Tile { tile, tiles } if tile < tiles);
+            bar.inc(u64::from(!is_part));
             match progress {
+                Progress::Tile { tile, tiles } => {
+                    bar.set_message(format!("decoding, tile {tile} of {tiles}"));
+                }
                 Progress::Encoded { .. } => {
                     bar.set_message("drawing");
                     steps.begin();
