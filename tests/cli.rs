@@ -891,7 +891,10 @@ fn run_refuses_tensors_that_do_not_fit() {
         folder.path(),
         &run("vae"),
         2,
-        &["--graph", "text_encoder, unet, vae_decoder, vae_encoder"],
+        &[
+            "--graph",
+            "text_encoder, unet, vae_decoder, vae_encoder, taesd_decoder",
+        ],
     );
     tensors(&input, &UNET);
     let mut missing = run("unet");

@@ -703,3 +703,70 @@ fn pictures_to_begin_with_that_cannot_be_used_are_told() {
     );
     here(&["--init", "."], 1, &[".: "]);
 }
+
+/// Tiles and decoders are options of a picture like all others.
+#[test]
+fn the_decoder_and_its_tiles_may_be_chosen() {
+    let folder = folder();
+    let folder = folder.path();
+    toy::write_with(folder, &json!({"tile": 64}), &json!({}));
+    let wide = ["--size", "96x64"];
+    let draw = |more: &[&str]| pixels(folder, "a red apple", &[&wide[..], more].concat());
+    let whole = draw(&[]);
+    // The option without a size takes no word of the prompt.
+    let tiled = draw(&["--tile"]);
+    assert_eq!(draw(&["--tile=64"]), tiled);
+    assert_eq!(draw(&["--tile=off"]), whole);
+    assert_eq!(draw(&["--decoder", "vae"]), whole);
+    let most = whole.iter().zip(&tiled).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(most <= Some(1));
+
+    fs::write(
+        folder.join("list.txt"),
+        r#"{"prompt": "a red apple", "size": "96x64", "seed": 1, "tile": 64, "decoder": "vae"}"#,
+    )
+    .expect("a file");
+    let said = succeeds(
+        folder,
+        &[
+            "draw",
+            "-m",
+            "toy.kiln",
+            "--prompts",
+            "list.txt",
+            "--json",
+            "-o",
+            "tiled.png",
+        ],
+    );
+    assert_eq!(lines(&said)[0]["tile"], 64);
+    let like = [
+        "draw",
+        "-m",
+        "toy.kiln",
+        "--like",
+        "tiled.png",
+        "-o",
+        "x.png",
+    ];
+    let said = succeeds(folder, &[&like[..], &["--json"]].concat());
+    assert_eq!(lines(&said)[0]["tile"], 64);
+    let said = succeeds(folder, &[&like[..], &["--json", "--tile=off"]].concat());
+    assert_eq!(lines(&said)[0]["tile"], Value::Null);
+
+    let refused = |more: &[&str], expected: &[&str]| {
+        let arguments = [&["draw", "-m", "toy.kiln", "a"], more].concat();
+        fails(folder, &arguments, 2, expected);
+    };
+    refused(
+        &["--decoder", "taesd"],
+        &["decoder taesd: the model has vae", "compile --taesd"],
+    );
+    refused(&["--decoder", "tiny"], &["vae, taesd"]);
+    refused(&["--tile=small"], &["--tile", "pixels", "auto", "off"]);
+    refused(
+        &["--tile=32", "--size", "96x64"],
+        &["tile 32 of 96x64", "vae_decoder", "64x64"],
+    );
+    assert!(succeeds(folder, &["info", "toy.kiln"]).contains("with --tile at most"));
+}

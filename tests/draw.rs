@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use common::toy;
 use kiln::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
-use kiln::pipeline::{PromptStyle, RequestError, Rng, Settings, Watch};
+use kiln::pipeline::{Decoder, PromptStyle, RequestError, Rng, Settings, Watch};
 use kiln::runtime::{Cancellation, Model, RuntimeError};
 use kiln::{Error, Kiln, Picture, Progress, Request};
 use kiln_kernels::{Isa, Kernels};
@@ -55,6 +55,8 @@ fn a_request_takes_the_cards_defaults() {
         clip_skip: 1,
         init: None,
         hires: None,
+        decoder: Decoder::Vae,
+        tile: None,
     };
     assert_eq!(kiln.settings(&apple()).expect("settings"), expected);
     assert_eq!(kiln.sizes(), toy::SIZES);

@@ -36,11 +36,11 @@ pub struct Args {
     /// A text encoder in place of the source's: a file in either layout, or a folder
     #[arg(long, value_name = "FILE")]
     text_encoder: Option<PathBuf>,
-    /// A VAE in place of the source's: a file in either layout, or a folder
+    /// A VAE or a tiny autoencoder (TAESD) in place of the source's VAE: a file in either layout, or a folder
     #[arg(long, value_name = "FILE")]
     vae: Option<PathBuf>,
-    /// A tiny autoencoder (TAESD) in place of the VAE
-    #[arg(long, value_name = "FILE", conflicts_with = "vae")]
+    /// A tiny autoencoder (TAESD) whose decoder comes beside the VAE's, for `draw --decoder taesd`
+    #[arg(long, value_name = "FILE")]
     taesd: Option<PathBuf>,
     /// A tokenizer in place of the source's: a folder, or a tokenizer.json
     #[arg(long, value_name = "FOLDER|FILE")]
@@ -57,6 +57,9 @@ pub struct Args {
     /// Widths and heights in pixels, the default one first [default: the model's own]
     #[arg(long, value_name = "WxH,...", value_delimiter = ',', value_parser = values::size)]
     size: Vec<(u32, u32)>,
+    /// The side of the tiles of `draw --tile`, in pixels [default: the largest that fits in 40 MB with any picture]
+    #[arg(long, value_name = "PIXELS")]
+    tile: Option<usize>,
     /// int8, f16 or f32; int8 keeps layers in f16 where 8 bits would cost too much
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = precision)]
     precision: Precision,
@@ -141,6 +144,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             .collect(),
         precision: args.precision,
         report: args.report.clone(),
+        tile: args.tile,
         max_chunks: args.max_chunks,
         stop_after: args.stop_after,
         dump: args.dump.clone(),
@@ -184,6 +188,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
         | CompileError::StopAfter { .. }
         | CompileError::Report
         | CompileError::Chunks(_)
+        | CompileError::Tile { .. }
         | CompileError::Fixed { .. }
         | CompileError::Source(SourceError::Options(_)) => CliError::Usage(error.to_string()),
         CompileError::Cancelled => CliError::Cancelled,

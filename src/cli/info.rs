@@ -35,15 +35,26 @@ pub fn info(args: &Args) -> Result<(), CliError> {
     }
 }
 
-/// The memory that drawing at a size takes at most: with guidance, and as many threads as there are cores. `None` if
-/// the package has not all graphs for it.
-fn ceiling(model: &Model, height: u32, width: u32) -> Option<MemoryPlan> {
+/// The memory that drawing at a size takes at most with a decoder, perhaps in tiles: with guidance, and as many threads as
+/// there are cores. `None` if the package has not all graphs for it.
+fn ceiling(
+    model: &Model,
+    (height, width): (u32, u32),
+    (decoder, tile): (GraphKind, Option<u32>),
+) -> Option<MemoryPlan> {
+    let side = tile.unwrap_or(u32::MAX);
+    let decoder = model.find(decoder, height.min(side), width.min(side));
     let programs = [
         (model.find(GraphKind::TextEncoder, height, width).ok()?, 2),
         (model.find(GraphKind::Unet, height, width).ok()?, 2),
-        (model.find(GraphKind::VaeDecoder, height, width).ok()?, 1),
+        (decoder.ok()?, 1),
     ];
     Some(model.memory(&programs, SessionOptions::default().thread_count()))
+}
+
+/// The side of the VAE's tiles that the compiler has chosen.
+fn tile(card: &Value) -> Option<u32> {
+    card["tile"].as_u64()?.try_into().ok()
 }
 
 /// The programs but for those of a text encoder without its last layers.
@@ -76,15 +87,20 @@ fn as_json(model: &Model, card: &Value) -> Value {
     let sizes: Vec<Value> = model
         .sizes(GraphKind::Unet)
         .filter_map(|(height, width)| {
-            let memory = ceiling(model, height, width)?;
-            Some(json!({
-                "width": width,
-                "height": height,
-                "arena_bytes": memory.arena_bytes,
-                "scratch_bytes": memory.scratch_bytes,
-                "weight_bytes": memory.weight_bytes,
-                "total_bytes": memory.total_bytes(),
-            }))
+            let of = |decoder, tile| ceiling(model, (height, width), (decoder, tile));
+            let vae = GraphKind::VaeDecoder;
+            let mut size = memory_json(&of(vae, None).or(of(vae, tile(card)))?);
+            size["width"] = json!(width);
+            size["height"] = json!(height);
+            for (name, decoder, tile) in [
+                ("tiled", vae, tile(card)),
+                ("taesd", GraphKind::TaesdDecoder, None),
+            ] {
+                if let Some(memory) = of(decoder, tile) {
+                    size[name] = memory_json(&memory);
+                }
+            }
+            Some(size)
         })
         .collect();
     json!({
@@ -98,6 +114,15 @@ fn as_json(model: &Model, card: &Value) -> Value {
         "weight_blocks": model.package().weight_blocks(),
         "threads": SessionOptions::default().thread_count(),
         "isa": model.isa().name(),
+    })
+}
+
+fn memory_json(memory: &MemoryPlan) -> Value {
+    json!({
+        "arena_bytes": memory.arena_bytes,
+        "scratch_bytes": memory.scratch_bytes,
+        "weight_bytes": memory.weight_bytes,
+        "total_bytes": memory.total_bytes(),
     })
 }
 

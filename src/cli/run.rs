@@ -25,7 +25,7 @@ use super::{model, values};
 pub struct Args {
     /// The package [default: the built-in model]
     file: Option<PathBuf>,
-    /// text_encoder, unet, vae_decoder or vae_encoder
+    /// text_encoder, unet, vae_decoder, vae_encoder or taesd_decoder
     #[arg(long, value_name = "NAME", value_parser = values::graph)]
     graph: GraphKind,
     /// The inputs, by name

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use kiln::pipeline::samplers::{SamplerKind, ScheduleKind, Spacing};
-use kiln::pipeline::{PromptStyle, Resize, Rng, Upscaler};
+use kiln::pipeline::{Decoder, PromptStyle, Resize, Rng, Tile, Upscaler};
 use kiln_package::GraphKind;
 
 /// `WIDTHxHEIGHT`, in pixels.
@@ -73,6 +73,23 @@ pub fn sigma(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|sigma| *sigma >= 0.0)
         .ok_or_else(|| "expected a number from 0 up".into())
+}
+
+/// A decoder's name.
+pub fn decoder(text: &str) -> Result<Decoder, String> {
+    text.parse()
+        .map_err(|error: kiln::pipeline::UnknownDecoder| error.to_string())
+}
+
+/// The side of tiles: `None` for no tiles.
+pub fn tile(text: &str) -> Result<Option<Tile>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|error: kiln::pipeline::UnknownTile| format!("{error} or off")),
+    }
 }
 
 /// A prompt style's name.

@@ -5,6 +5,7 @@
 //! - `passes/`: from source operators to the operators of a program.
 //! - `quantize/`: which products are of 8-bit integers, measured on the model itself.
 //! - `preview`: a map from latents to colours, fitted to the decoder.
+//! - `tile`: parts of a picture that the VAE works on.
 //! - `plan/`: the arena, the packed weights, the file.
 //!
 //! [`compile`] is the whole way.
@@ -20,6 +21,7 @@ pub mod plan;
 mod preview;
 pub mod quantize;
 pub mod report;
+mod tile;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,8 @@ pub struct CompileOptions {
     pub report: Option<PathBuf>,
     /// The most chunks of context, each of as many tokens as the text encoder takes, that a prompt may have.
     pub max_chunks: u32,
+    /// The side of the VAE's tiles in pixels; `None` for the largest that fits in 40 MB with any picture.
+    pub tile: Option<usize>,
     /// Runs only that many passes and writes nothing: [`Progress::Graph`] gives what they made.
     pub stop_after: Option<usize>,
     /// A pass after which [`Progress::Graph`] gives every graph.
@@ -78,6 +82,7 @@ impl CompileOptions {
             precision: Precision::Int8,
             report: None,
             max_chunks: 3,
+            tile: None,
             stop_after: None,
             dump: None,
         }
@@ -192,6 +197,16 @@ pub enum CompileError {
     /// `max_chunks` is none or too many.
     #[error("{0} chunks of context: must be from 1 to {MAX_CHUNKS}")]
     Chunks(u32),
+    /// Tiles that the VAE cannot have.
+    #[error("tile {side}: a multiple of {multiple} expected, {least} to {MAX_SIZE}")]
+    Tile {
+        /// The side asked for.
+        side: usize,
+        /// The least that there can be.
+        least: usize,
+        /// What it must be a multiple of.
+        multiple: usize,
+    },
     /// The programs could not be planned.
     #[error(transparent)]
     Plan(plan::PlanError),
@@ -244,14 +259,14 @@ fn compile_all(
     })?;
     let sizes = sizes(options, &model)?;
 
-    let encoder = model.vae_encoder.as_mut();
     for graph in [
         &mut model.text_encoder,
         &mut model.unet,
         &mut model.vae_decoder,
     ]
     .into_iter()
-    .chain(encoder)
+    .chain(&mut model.vae_encoder)
+    .chain(&mut model.taesd_decoder)
     {
         run_passes(graph, options, progress)?;
     }
@@ -283,14 +298,23 @@ fn compile_all(
         }
         let graphs = [&model.text_encoder, &model.unet, &model.vae_decoder]
             .into_iter()
-            .chain(&model.vae_encoder);
+            .chain(&model.vae_encoder)
+            .chain(&model.taesd_decoder);
         dump(options, QUANTIZE, graphs, progress);
     }
 
+    let tile = tile::side(&model, options)?;
+    model.card.own.remove("tile");
+    if let Some(side) = tile {
+        model.card.own.insert("tile".into(), side.into());
+    }
     let card = model
         .card
         .to_json(options.precision.name(), default_size(&model, &sizes));
-    let graphs = parts(&model, &sizes, options)?;
+    let mut graphs = parts(&model, &sizes, options)?;
+    for size in tile.map_or(Vec::new(), |side| tile::sizes(&sizes, side)) {
+        graphs.extend(tile::parts(&model, size, options.precision)?);
+    }
     dump(
         options,
         STAGING,
@@ -504,35 +528,22 @@ fn parts(
     }
     for (width, height) in sizes.iter().copied() {
         let latent = [height / model.vae_factor, width / model.vae_factor];
-        let pictures = [
-            (GraphKind::Unet, Some(&model.unet), latent),
-            (GraphKind::VaeDecoder, Some(&model.vae_decoder), latent),
-            (
-                GraphKind::VaeEncoder,
-                model.vae_encoder.as_ref(),
-                [height, width],
-            ),
+        parts.extend(tile::parts(model, (width, height), options.precision)?);
+        let mut graph = model.unet.resized(latent)?;
+        if options.precision == Precision::Int8 {
+            quantize::integer_attention(&mut graph);
+        }
+        let (stages, max_chunks) = stages(&graph, options.max_chunks);
+        let early = [
+            (Stage::Prompt, stages.prompt),
+            (Stage::Timestep, stages.timestep),
         ];
-        for (kind, graph, size) in pictures {
-            let Some(graph) = graph else { continue };
-            let mut graph = graph.resized(size)?;
-            if options.precision == Precision::Int8 {
-                quantize::integer_attention(&mut graph);
-            }
-            if kind != GraphKind::Unet {
-                parts.push(part(kind, Stage::Whole, 1, (width, height), graph));
-                continue;
-            }
-            let (stages, max_chunks) = stages(&graph, options.max_chunks);
-            let early = [
-                (Stage::Prompt, stages.prompt),
-                (Stage::Timestep, stages.timestep),
-            ];
-            for (stage, graph) in early.into_iter().chain([(Stage::Step, Some(stages.step))]) {
-                parts.extend(
-                    graph.map(|graph| part(kind, stage, max_chunks, (width, height), graph)),
-                );
-            }
+        for (stage, graph) in early.into_iter().chain([(Stage::Step, Some(stages.step))]) {
+            let unet = |graph| {
+                let size = (width, height);
+                part(GraphKind::Unet, stage, max_chunks, size, graph)
+            };
+            parts.extend(graph.map(unet));
         }
     }
     Ok(parts)

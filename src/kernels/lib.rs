@@ -71,8 +71,8 @@ pub use gemm::{
     int8_scratch_bytes as gemm_int8_scratch_bytes, scratch_bytes as gemm_scratch_bytes,
 };
 pub use group_norm::{
-    GroupNorm, GroupNormCodes, GroupNormCodesOperands, GroupNormOperands, GroupNormParams,
-    NORM_BLOCK, codes_stats_len, stats_len,
+    GroupNorm, GroupNormCodes, GroupNormCodesOperands, GroupNormOperands, GroupNormParams, Moment,
+    Moments, NORM_BLOCK, codes_stats_len, stats_len,
 };
 pub use isa::{Isa, IsaError, Kernels};
 pub use job::{Job, Launch, run_alone};

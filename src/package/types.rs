@@ -86,6 +86,8 @@ codes! {
         VaeDecoder = 2 "vae_decoder",
         /// A picture to latents' moments.
         VaeEncoder = 3 "vae_encoder",
+        /// Latents to a picture, by a tiny autoencoder that comes beside the VAE.
+        TaesdDecoder = 4 "taesd_decoder",
     }
 }
 

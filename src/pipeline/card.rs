@@ -23,6 +23,15 @@ pub struct Card {
     pub defaults: Defaults,
     /// Latents are divided by it before they are decoded.
     pub vae_scaling_factor: f32,
+    /// `taesd` if the VAE is a tiny autoencoder itself.
+    #[serde(default)]
+    pub vae: Option<String>,
+    /// Latents are divided by it before the tiny autoencoder beside the VAE decodes them.
+    #[serde(default)]
+    pub taesd_scaling_factor: Option<f32>,
+    /// The side of the VAE's tiles, in pixels, unless another is asked for.
+    #[serde(default)]
+    pub tile: Option<u32>,
     /// The text encoder's input.
     pub text: TextCard,
     /// Red, green and blue of each channel of a latent, then what is added: -1 is black, 1 is white.
@@ -81,11 +90,15 @@ impl Card {
     /// Reads a card and checks its numbers.
     pub fn from_json(json: &str) -> Result<Self, SectionError> {
         let card: Card = serde_json::from_str(json).map_err(|e| error(e.to_string()))?;
-        let scale = card.vae_scaling_factor;
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(error(format!(
-                "vae_scaling_factor is {scale}, expected a positive number"
-            )));
+        for (name, scale) in [
+            ("vae_scaling_factor", Some(card.vae_scaling_factor)),
+            ("taesd_scaling_factor", card.taesd_scaling_factor),
+        ] {
+            if let Some(scale) = scale.filter(|scale| !(scale.is_finite() && *scale > 0.0)) {
+                return Err(error(format!(
+                    "{name} is {scale}, expected a positive number"
+                )));
+            }
         }
         if !(2..=1 << 16).contains(&card.text.max_length) {
             return Err(error(format!(
@@ -98,6 +111,11 @@ impl Card {
 }
 
 impl Card {
+    /// Whether the VAE is a tiny autoencoder.
+    pub(super) fn has_tiny_vae(&self) -> bool {
+        self.vae.as_deref() == Some("taesd")
+    }
+
     /// What pictures say of the model.
     pub fn model_name(&self) -> ModelName {
         let is_checkpoint = |source: &&SourceCard| {

@@ -13,7 +13,8 @@ use super::guidance::{guide, rescale};
 use super::init::{Begun, Canvas, Source, Upscaler};
 use super::picture::{bilinear, to_rgb8};
 use super::samplers::{Evaluation, Run, Sampler, ScheduleError};
-use super::{Error, Kiln, Picture, RequestError, Settings, Watch};
+use super::tile::{SMALLEST, tile_size};
+use super::{Decoder, Error, Kiln, Picture, RequestError, Settings, Tile, Watch};
 
 /// A part of a drawing that is done.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,13 @@ pub enum Progress<'a> {
         /// The latents, `[channels, height, width]`.
         latents: &'a [f32],
     },
+    /// A tile of the picture is done, of those that the VAE works on; the last of them is in place of `Decoded`.
+    Tile {
+        /// How many are done.
+        tile: usize,
+        /// How many there are.
+        tiles: usize,
+    },
     /// The latents are decoded.
     Decoded {
         /// The decoder's output, `[3, height, width]`; -1 is black, 1 is white.
@@ -47,8 +55,9 @@ pub(super) struct Programs {
     pub(super) unet: ProgramId,
     /// Whether the UNet takes a mask and a picture's latents.
     pub(super) inpaints: bool,
-    pub(super) vae_decoder: ProgramId,
-    /// Of an inpainting model, or where there is a picture to begin with.
+    /// Of the picture, or of a tile of it.
+    pub(super) decoder: ProgramId,
+    /// Of an inpainting model, or where there is a picture to begin with; of a tile where the decoder is.
     pub(super) vae_encoder: Option<ProgramId>,
     /// 2 under guidance: the negative prompt, then the prompt.
     pub(super) lanes: usize,
@@ -96,7 +105,7 @@ pub(super) fn lanes(passes: &[Pass]) -> Vec<(ProgramId, usize)> {
             [
                 Some((programs.text_encoder, lanes)),
                 Some((programs.unet, lanes)),
-                Some((programs.vae_decoder, 1)),
+                Some((programs.decoder, 1)),
                 programs.vae_encoder.map(|encoder| (encoder, 1)),
             ]
         })
@@ -188,16 +197,18 @@ impl Kiln {
             source = match hires.upscaler {
                 Upscaler::Latent => Source::Latents(self.enlarge(&latents, pass, next)?),
                 Upscaler::Lanczos => {
-                    let pixels = rgb8(&self.decode(&mut session, pass, &mut latents.clone())?);
+                    let silent = &mut |_: Progress<'_>| ControlFlow::Continue(());
+                    let place = (pass.programs.decoder, pass.size);
+                    // The latents as they are go into the next pass's checkpoints.
+                    let pixels = self.pixels(&mut session, place, &mut latents.clone(), silent)?;
                     enlarged = Canvas::of_pixels(pixels, pass.size, next.size);
                     Source::Canvas(&enlarged)
                 }
             };
         }
         let last = &passes[passes.len() - 1];
-        let planes = self.decode(&mut session, last, &mut latents)?;
-        report(progress, Progress::Decoded { planes: &planes })?;
-        let drawn = rgb8(&planes);
+        let place = (last.programs.decoder, last.size);
+        let drawn = self.pixels(&mut session, place, &mut latents, progress)?;
         let (size, pixels) = match &given {
             Some(canvas) => canvas.put_back(drawn),
             None => (last.size, drawn),
@@ -267,30 +278,40 @@ impl Kiln {
     ) -> Result<Programs, Error> {
         let unet = self.model.find(GraphKind::Unet, height, width)?;
         let inpaints = self.inpaints(unet)?;
-        let vae_encoder = match self.model.find(GraphKind::VaeEncoder, height, width) {
+        let (size, tile) = ((width, height), settings.tile);
+        let vae_encoder = match self.vae_program(GraphKind::VaeEncoder, size, tile) {
             Ok(encoder) => (encodes || inpaints).then_some(encoder),
-            Err(error) if inpaints => return Err(error.into()),
+            Err(error) if inpaints || (encodes && tile.is_some()) => return Err(error),
             Err(_) if encodes => return Err(RequestError::NoEncoder { width, height }.into()),
             Err(_) => None,
         };
         // As in diffusers, a scale below 1 is no guidance either.
         let guided = settings.guidance_scale > 1.0 && !self.embeds_guidance(unet);
+        let decoder = self.decoder_graph(settings.decoder);
         let programs = Programs {
             text_encoder: self.text_encoder(settings.clip_skip)?,
             unet,
-            vae_decoder: self.model.find(GraphKind::VaeDecoder, height, width)?,
+            decoder: self.vae_program(decoder, size, tile)?,
             vae_encoder,
             inpaints,
             lanes: if guided { 2 } else { 1 },
         };
-        let decoded = self.output(programs.vae_decoder, "sample")?;
-        if decoded.shape() != [1, 3, height, width] {
+        let decoded = self.output(programs.decoder, "sample")?;
+        let (tile_width, tile_height) = tile_size(size, tile);
+        if decoded.shape() != [1, 3, tile_height, tile_width] {
             let reason = format!(
-                "{} gives {:?} for {width}x{height}",
-                GraphKind::VaeDecoder,
+                "{decoder} gives {:?} for {tile_width}x{tile_height}",
                 decoded.shape()
             );
             return Err(self.unusable(reason));
+        }
+        if let Some(tile) = tile.filter(|tile| width.max(height) > *tile) {
+            let latents = self.input(programs.decoder, "latents")?;
+            let rows = latents.shape().get(2).copied().unwrap_or(1).max(1);
+            let least = SMALLEST as u32 * (tile_height / rows);
+            if tile < least {
+                return Err(RequestError::SmallTile { tile, least }.into());
+            }
         }
         let ids = self.input(programs.text_encoder, "input_ids")?;
         if ids.elements() != self.card.text.max_length as u64 {
@@ -466,30 +487,63 @@ impl Kiln {
         Ok(latents)
     }
 
-    /// From latents to planes of red, green and blue. Scales the latents.
-    fn decode(
+    /// The picture of latents as a drawing leaves them, `[channels, height, width]`: red, green and blue of each pixel, row by
+    /// row. `size` is its width and height.
+    pub fn decode(
+        &self,
+        mut latents: Vec<f32>,
+        size: (u32, u32),
+        decoder: Option<Decoder>,
+        tile: Option<Tile>,
+    ) -> Result<Vec<u8>, Error> {
+        let graph = self.decoder_graph(self.decoder(decoder)?);
+        let program = self.vae_program(graph, size, self.tile_side(tile)?)?;
+        let mut session = Session::new(&self.model, &[(program, 1)], &self.options)?;
+        let silent = &mut |_: Progress<'_>| ControlFlow::Continue(());
+        self.pixels(&mut session, (program, size), &mut latents, silent)
+    }
+
+    /// From latents to the bytes of a picture. Scales the latents.
+    fn pixels(
         &self,
         session: &mut Session,
-        pass: &Pass,
+        (decoder, size): (ProgramId, (u32, u32)),
         latents: &mut [f32],
+        progress: &mut Watch<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let program = self.model.program(decoder);
+        let factor = self.scaling_factor(program.graph())?;
+        latents.iter_mut().for_each(|x| *x /= factor);
+        if (program.width(), program.height()) != size {
+            return self.decode_tiles(session, decoder, size, latents, &mut |tile, tiles| {
+                report(progress, Progress::Tile { tile, tiles })
+            });
+        }
+        let planes = self.planes(session, decoder, latents)?;
+        report(progress, Progress::Decoded { planes: &planes })?;
+        let mut pixels = vec![0; planes.len()];
+        to_rgb8(&planes, &mut pixels);
+        Ok(pixels)
+    }
+
+    /// From scaled latents to planes of red, green and blue.
+    fn planes(
+        &self,
+        session: &mut Session,
+        decoder: ProgramId,
+        latents: &[f32],
     ) -> Result<Vec<f32>, Error> {
-        let programs = &pass.programs;
-        let (_, shape) = sizes(&self.input(programs.vae_decoder, "latents")?);
-        let (len, _) = sizes(&self.output(programs.vae_decoder, "sample")?);
+        let graph = self.model.program(decoder).graph();
+        let (_, shape) = sizes(&self.input(decoder, "latents")?);
+        let (len, _) = sizes(&self.output(decoder, "sample")?);
         let mut planes = vec![0.0; len];
-        latents
-            .iter_mut()
-            .for_each(|x| *x /= self.card.vae_scaling_factor);
-        let mut evaluation = session.prepare(programs.vae_decoder, 1)?;
+        let mut evaluation = session.prepare(decoder, 1)?;
         evaluation.input(0, "latents", &shape, Data::F32(latents))?;
         let mut outputs = evaluation.run(&mut Silent)?;
         outputs.read(0, "sample", &mut planes)?;
         match planes.iter().all(|x| x.is_finite()) {
             true => Ok(planes),
-            false => Err(Error::NotFinite {
-                graph: GraphKind::VaeDecoder,
-                step: None,
-            }),
+            false => Err(Error::NotFinite { graph, step: None }),
         }
     }
 
@@ -557,13 +611,6 @@ pub(super) fn sizes(port: &Port<'_>) -> (usize, Vec<usize>) {
         port.elements() as usize,
         port.shape().iter().map(|&size| size as usize).collect(),
     )
-}
-
-/// Planes as the bytes of a picture.
-fn rgb8(planes: &[f32]) -> Vec<u8> {
-    let mut pixels = vec![0; planes.len()];
-    to_rgb8(planes, &mut pixels);
-    pixels
 }
 
 fn report(progress: &mut Watch<'_>, part: Progress<'_>) -> Result<(), Error> {

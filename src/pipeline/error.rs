@@ -8,6 +8,7 @@ use kiln_package::GraphKind;
 use crate::runtime::RuntimeError;
 
 use super::checkpoint::CheckpointError;
+use super::decoder::Decoder;
 use super::prompt::PromptError;
 use super::samplers::ScheduleError;
 
@@ -190,6 +191,39 @@ pub enum RequestError {
         /// The numbers that there are.
         available: Vec<u32>,
     },
+    /// The package has another decoder.
+    #[error("decoder {decoder}: the model has {}; kiln compile --taesd adds taesd", names(.available))]
+    Decoder {
+        /// The decoder asked for.
+        decoder: Decoder,
+        /// Those that there are.
+        available: Vec<Decoder>,
+    },
+    /// The compiler has chosen no size of tiles.
+    #[error(
+        "the package names no size of tiles: it was compiled by an older kiln; say one of its VAE's sizes"
+    )]
+    NoTile,
+    /// The package has no program for the tiles.
+    #[error("tile {tile} of {}x{}: the package has {graph} programs of {}", size.0, size.1, Sizes(.available))]
+    Tile {
+        /// The side asked for, in pixels.
+        tile: u32,
+        /// Width and height of the picture.
+        size: (u32, u32),
+        /// The graph.
+        graph: GraphKind,
+        /// Widths and heights that there are.
+        available: Vec<(u32, u32)>,
+    },
+    /// The tiles are too small to overlap.
+    #[error("tile {tile}: at least {least} expected")]
+    SmallTile {
+        /// The side asked for, in pixels.
+        tile: u32,
+        /// The least, in pixels.
+        least: u32,
+    },
     /// The drawing does not fit in the memory that it may take.
     #[error("a drawing of that size takes at least {} MiB, {} are allowed; {}", .need.div_ceil(1 << 20), .ram >> 20, fitting(.fits))]
     Ram {
@@ -209,6 +243,14 @@ fn fitting(fits: &[String]) -> String {
     match fits.is_empty() {
         true => "no size of the package fits".into(),
         false => format!("what fits: {}", fits.join(", ")),
+    }
+}
+
+fn names(decoders: &[Decoder]) -> String {
+    let names: Vec<&str> = decoders.iter().map(|decoder| decoder.name()).collect();
+    match names.is_empty() {
+        true => "none".into(),
+        false => names.join(" and "),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a drawing fits in a budget of memory.
 
-use super::{Error, Kiln, RequestError, Settings, draw};
+use super::{Decoder, Error, Kiln, RequestError, Settings, draw};
 
 /// What the tokenizer leaves behind of the heap, at most.
 const TOKENIZER: u64 = 8 << 20;
@@ -17,7 +17,7 @@ impl Kiln {
         }
         let mut fits = Vec::new();
         let mut others: Vec<Settings> = self
-            .sizes()
+            .sizes_with(settings.tile)
             .into_iter()
             .map(|(width, height)| Settings {
                 width,
@@ -26,27 +26,43 @@ impl Kiln {
             })
             .collect();
         others.sort_by_key(|other| std::cmp::Reverse(other.width * other.height));
-        let (guided, alone) = (settings.guidance_scale, 1.0);
-        for (other, scale) in others
-            .iter()
-            .flat_map(|other| [(other, guided), (other, alone)])
-        {
-            let other = Settings {
-                guidance_scale: scale,
-                ..other.clone()
-            };
-            // Not every size has what a second pass needs.
-            if self.least_ram(&other).is_ok_and(|need| need <= ram) {
-                let guidance = if scale == guided {
-                    ""
-                } else {
-                    " without guidance"
-                };
-                fits.push(format!("{}x{}{guidance}", other.width, other.height));
+        for other in &others {
+            for (how, other) in self.smaller(other) {
+                // Not every size has what a second pass needs.
+                if self.least_ram(&other).is_ok_and(|need| need <= ram) {
+                    fits.push(format!("{}x{}{how}", other.width, other.height));
+                }
             }
         }
-        fits.dedup();
         Err(RequestError::Ram { need, ram, fits }.into())
+    }
+
+    /// The same drawing and those of its size that may take less, with what is to be said for them.
+    fn smaller(&self, settings: &Settings) -> Vec<(&'static str, Settings)> {
+        let mut ways = vec![("", settings.clone())];
+        if settings.decoder == Decoder::Vae && self.decoders().contains(&Decoder::Taesd) {
+            let mut other = settings.clone();
+            other.decoder = Decoder::Taesd;
+            ways.push((" with --decoder taesd", other));
+        }
+        if let (None, Some(side)) = (settings.tile, self.card.tile) {
+            let tiled = |(_, other): &(_, Settings)| Settings {
+                tile: Some(side),
+                ..other.clone()
+            };
+            let names = [" with --tile", " with --decoder taesd --tile"];
+            let tiled: Vec<_> = names.into_iter().zip(ways.iter().map(tiled)).collect();
+            ways.extend(tiled.into_iter().filter(|(_, other)| {
+                let (width, height) = other.size();
+                width.max(height) > side
+            }));
+        }
+        if settings.guidance_scale != 1.0 {
+            let mut other = settings.clone();
+            other.guidance_scale = 1.0;
+            ways.push((" without guidance", other));
+        }
+        ways
     }
 
     /// The least budget that a drawing keeps within.

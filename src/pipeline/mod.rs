@@ -9,11 +9,12 @@
 //!
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
-//! - `contexts`: what the text encoder makes of a prompt.
+//! - `contexts`: what the text encoder makes of a prompt; `decoder`: what makes the picture of latents.
 //! - `checkpoint`: drawings that are broken off and gone on with.
 //! - `memory`: whether a drawing fits in a budget; `promise`: how much memory it takes.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `init`: pictures to begin with, and a second pass.
+//! - `tile`: the VAE on parts of a picture.
 //! - `unet_inputs`: what inpainting and LCM models take besides.
 //! - `tensors`: one graph on given tensors.
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
@@ -21,6 +22,7 @@
 mod card;
 mod checkpoint;
 mod contexts;
+mod decoder;
 mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
 mod embedded;
@@ -36,6 +38,7 @@ mod prompt;
 mod request;
 pub mod samplers;
 mod tensors;
+mod tile;
 mod tokenizer;
 mod unet_inputs;
 mod words;
@@ -49,6 +52,7 @@ use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptio
 
 pub use card::{Card, Defaults, SourceCard, TextCard};
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use decoder::{Decoder, UnknownDecoder};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
 pub use init::{Hires, Init, Mask, Resize, UnknownResize, UnknownUpscaler, Upscaler};
@@ -61,6 +65,7 @@ pub use promise::Promise;
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};
+pub use tile::{Tile, UnknownTile};
 pub use tokenizer::{Piece, Tokenizer, Tokens};
 
 use samplers::{SamplerKind, Schedule};
@@ -162,11 +167,23 @@ impl Kiln {
 
     /// Widths and heights, in pixels, of the pictures that it draws.
     pub fn sizes(&self) -> Vec<(u32, u32)> {
-        let decodes: Vec<_> = self.model.sizes(GraphKind::VaeDecoder).collect();
+        self.sizes_with(None)
+    }
+
+    /// The same where the VAE works on tiles of that side, in pixels.
+    pub fn sizes_with(&self, tile: Option<u32>) -> Vec<(u32, u32)> {
+        let graphs = [GraphKind::VaeDecoder, GraphKind::TaesdDecoder];
+        let decodes: Vec<_> = graphs
+            .into_iter()
+            .flat_map(|graph| self.model.sizes(graph))
+            .collect();
         let denoises = self.model.sizes(GraphKind::Unet);
         denoises
-            .filter(|size| decodes.contains(size))
             .map(|(height, width)| (width, height))
+            .filter(|size| {
+                let (width, height) = tile::tile_size(*size, tile);
+                decodes.contains(&(height, width))
+            })
             .collect()
     }
 
@@ -175,8 +192,14 @@ impl Kiln {
     pub fn settings(&self, request: &Request) -> Result<Settings, Error> {
         let defaults = &self.card.defaults;
         let (width, height) = request.size.unwrap_or((defaults.width, defaults.height));
-        let available = self.sizes();
-        if !available.contains(&(width, height)) {
+        let tile = self.tile_side(request.tile)?;
+        let available = self.sizes_with(tile);
+        let is_denoised = || {
+            let mut sizes = self.model.sizes(GraphKind::Unet);
+            sizes.any(|size| size == (height, width))
+        };
+        // Where there are no tiles of such a size, they are to blame.
+        if !(tile.is_some() && is_denoised()) && !available.contains(&(width, height)) {
             return Err(RequestError::Size {
                 width,
                 height,
@@ -220,6 +243,8 @@ impl Kiln {
             eta_seed_delta: request.eta_seed_delta,
             init: request.init.clone(),
             hires: request.hires,
+            decoder: self.decoder(request.decoder)?,
+            tile,
         };
         self.check_passes(&settings, available)?;
         self.text_encoder(settings.clip_skip)?;
@@ -256,7 +281,7 @@ impl Kiln {
                 .into());
             }
         }
-        if settings.init.is_some() || settings.hires.is_some() {
+        if settings.init.is_some() || settings.hires.is_some() || settings.tile.is_some() {
             self.passes(settings)?;
         }
         Ok(())

@@ -109,12 +109,21 @@ impl Kiln {
         Ok(4 * (latents as u64 * (tensors + checkpoint) + input as u64))
     }
 
-    /// The decoder's planes and the picture's pixels; the picture to begin with as bytes, with its mask, and as planes.
+    /// The decoder's planes and the picture's pixels, or those of a tile with a row of tiles; the picture to begin with as
+    /// bytes, with its mask, and as planes.
     fn picture(&self, settings: &Settings, pass: &Pass) -> Result<u64, Error> {
         let (width, height) = pass.size;
         let area = u64::from(width) * u64::from(height);
-        let (planes, _) = sizes(&self.output(pass.programs.vae_decoder, "sample")?);
-        let decoded = 4 * planes as u64 + 3 * area;
+        let decoder = self.model.program(pass.programs.decoder);
+        let (planes, _) = sizes(&self.output(pass.programs.decoder, "sample")?);
+        let mut decoded = 4 * planes as u64 + 3 * area;
+        let mut encoded = area;
+        if (decoder.width(), decoder.height()) != pass.size {
+            let (latents, _) = sizes(&self.input(pass.programs.decoder, "latents")?);
+            let row = 12 * u64::from(width) * u64::from(decoder.height());
+            decoded += row + 4 * latents as u64;
+            encoded = u64::from(decoder.width()) * u64::from(decoder.height());
+        }
         let Some(init) = &settings.init else {
             return Ok(decoded);
         };
@@ -124,7 +133,7 @@ impl Kiln {
             None => 3 * area,
         };
         // Put back, it is there as it was and as it becomes.
-        Ok(canvas + decoded.max(24 * area).saturating_add(3 * own))
+        Ok(canvas + decoded.max(24 * encoded).saturating_add(3 * own))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::decoder::Decoder;
 use super::error::RequestError;
 use super::init::{Hires, Init};
 use super::noise::Rng;
 use super::prompt::PromptStyle;
 use super::samplers::{SamplerKind, ScheduleKind, Spacing};
+use super::tile::Tile;
 
 /// What to draw. Whatever is not said is left to the model's card.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +33,8 @@ pub struct Request {
     pub(super) eta_seed_delta: u64,
     pub(super) init: Option<Init>,
     pub(super) hires: Option<Hires>,
+    pub(super) decoder: Option<Decoder>,
+    pub(super) tile: Option<Tile>,
 }
 
 impl Request {
@@ -158,6 +162,19 @@ impl Request {
     /// Draws the picture again in a larger size, which the package must have programs for.
     pub fn hires(mut self, hires: Hires) -> Self {
         self.hires = Some(hires);
+        self
+    }
+
+    /// What makes the picture of the latents. Without one it is the VAE, or whatever the package has.
+    pub fn decoder(mut self, decoder: Decoder) -> Self {
+        self.decoder = Some(decoder);
+        self
+    }
+
+    /// Lets the VAE work on overlapping tiles: less memory, more time, almost the same picture. Also for sizes that the package
+    /// has only the UNet's programs for.
+    pub fn tile(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
         self
     }
 }

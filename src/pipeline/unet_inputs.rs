@@ -7,6 +7,7 @@ use crate::runtime::{Data, ProgramId, Session, Silent};
 use super::draw::{Programs, sizes};
 use super::init::Canvas;
 use super::noise::Noise;
+use super::tile::PictureParts;
 use super::{Error, Kiln};
 
 /// The log-variances of a latent's distribution are clamped to this, as in diffusers.
@@ -79,47 +80,54 @@ impl Kiln {
             let [.., height, width] = shape[..] else {
                 return Err(self.unusable(format!("{} has no planes", GraphKind::Unet)));
             };
-            let (picture, _) = sizes(&self.input(encoder, "image")?);
-            let (mask, kept) = match canvas {
-                Some(canvas) => (
-                    canvas.latent_mask([height, width]),
-                    canvas.unmasked_planes(),
-                ),
-                None => (vec![1.0; height * width], vec![0.0; picture]),
+            let sides = [height, width];
+            let kept = |part: [usize; 4]| match canvas {
+                Some(canvas) => canvas.unmasked_planes(part),
+                None => vec![0.0; 3 * part[2] * part[3]],
             };
-            inputs.channels = mask;
-            inputs
-                .channels
-                .extend(self.encode_picture(session, encoder, &kept, latents, noise)?);
+            inputs.channels = match canvas {
+                Some(canvas) => canvas.latent_mask(sides),
+                None => vec![1.0; height * width],
+            };
+            let kept = self.encode_picture(session, encoder, &kept, (latents, sides), noise)?;
+            inputs.channels.extend(kept);
         }
         Ok(inputs)
     }
 
-    /// A picture's latents, scaled, drawn from the distribution that the encoder gives. `planes` is `[3, height, width]`, -1
-    /// is black and 1 is white.
+    /// A picture's latents, scaled, drawn from the distribution that the encoder gives: so many in all, of so many rows and
+    /// columns. In its planes -1 is black and 1 is white.
     pub(super) fn encode_picture(
         &self,
         session: &mut Session,
         encoder: ProgramId,
-        planes: &[f32],
-        latents: usize,
+        picture: PictureParts<'_>,
+        (latents, sides): (usize, [usize; 2]),
         noise: &mut Noise,
     ) -> Result<Vec<f32>, Error> {
         let (_, shape) = sizes(&self.input(encoder, "image")?);
         let sampled = self.leaves_to_chance(encoder);
         let name = if sampled { "moments" } else { "latents" };
-        let (len, _) = sizes(&self.output(encoder, name)?);
-        if len != latents * (1 + usize::from(sampled)) {
+        let (len, answered) = sizes(&self.output(encoder, name)?);
+        let mut answer = match (&shape[..], &answered[..]) {
+            (&[1, 3, height, width], &[1, _, rows, columns]) if [rows, columns] == sides => {
+                let mut answer = vec![0.0; len];
+                let planes = picture([0, 0, height, width]);
+                let mut evaluation = session.prepare(encoder, 1)?;
+                evaluation.input(0, "image", &shape, Data::F32(&planes))?;
+                evaluation.run(&mut Silent)?.read(0, name, &mut answer)?;
+                answer
+            }
+            _ => self.encode_tiles(session, encoder, name, picture, sides)?,
+        };
+        if answer.len() != latents * (1 + usize::from(sampled)) {
             let reason = format!(
-                "{} gives {len} numbers for {latents} latents",
-                GraphKind::VaeEncoder
+                "{} gives {} numbers for {latents} latents",
+                GraphKind::VaeEncoder,
+                answer.len()
             );
             return Err(self.unusable(reason));
         }
-        let mut answer = vec![0.0; len];
-        let mut evaluation = session.prepare(encoder, 1)?;
-        evaluation.input(0, "image", &shape, Data::F32(planes))?;
-        evaluation.run(&mut Silent)?.read(0, name, &mut answer)?;
         if !answer.iter().all(|x| x.is_finite()) {
             return Err(Error::NotFinite {
                 graph: GraphKind::VaeEncoder,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use kiln_kernels::F16;
+use kiln_kernels::{F16, Moments};
 use kiln_package::{DType, Port, Program, Stage};
 
 use super::arena::Arena;
 use super::error::Shape;
+use super::norms::Norms;
 use super::os::lanes::MAX_LANES;
 use super::ports::{self, Chunks, Data, Direction};
 use super::step::{self, Place};
@@ -253,6 +254,15 @@ impl<'s, 'd> Evaluation<'s, 'd> {
     ///
     /// An f16 program whose numbers grow too large leaves infinities or NaN in its outputs; this is no error here.
     pub fn run<O: Observer>(self, observer: &mut O) -> Result<Outputs<'s>, RuntimeError> {
+        self.run_with(Norms::Own, observer)
+    }
+
+    /// [`Evaluation::run`] with other statistics than each norm's own. Only of a graph of one program, in one lane.
+    pub fn run_with<O: Observer>(
+        self,
+        norms: Norms<'_>,
+        observer: &mut O,
+    ) -> Result<Outputs<'s>, RuntimeError> {
         let Evaluation {
             session,
             program: id,
@@ -271,6 +281,11 @@ impl<'s, 'd> Evaluation<'s, 'd> {
         });
         kept.chunks = chunks.unwrap_or(kept.chunks);
         session.kept = None;
+        let is_own = matches!(norms, Norms::Own);
+        if !is_own && (lanes > 1 || !norms.fit(&session.model.program(id))) {
+            let program = session.model.program(id);
+            return Err(unusable(&program, "norms".into(), "of another program"));
+        }
         for (number, program) in session.model.clone().stages(id).enumerate() {
             let mut stage = StageRun {
                 session,
@@ -279,6 +294,7 @@ impl<'s, 'd> Evaluation<'s, 'd> {
                 number,
                 lanes,
                 chunks: kept.chunks,
+                norms,
             };
             if !stage.is_fresh(&given) && kept.stages >> number & 1 == 1 {
                 continue;
@@ -336,6 +352,7 @@ struct StageRun<'r, 'p> {
     number: usize,
     lanes: usize,
     chunks: Chunks,
+    norms: Norms<'r>,
 }
 
 type Given<'d> = [[Option<Data<'d>>; MAX_INPUTS]; MAX_LANES];
@@ -463,6 +480,7 @@ impl StageRun<'_, '_> {
             program,
             lanes,
             chunks,
+            norms,
             ..
         } = self;
         let Session {
@@ -475,12 +493,14 @@ impl StageRun<'_, '_> {
         } = &mut **session;
         let package = model.package();
         let lane_bytes = model.lane_bytes(*id) as usize;
-        let place = Place {
+        let mut place = Place {
             lanes: *lanes,
             lane_bytes,
             chunks: *chunks,
             weights: package.weights(),
+            moments: Moments::default(),
         };
+        let mut groups = 0;
         for (index, step) in program.steps().enumerate() {
             if cancellation.is_cancelled() {
                 return Err(RuntimeError::Cancelled);
@@ -496,6 +516,7 @@ impl StageRun<'_, '_> {
                 .verified()
                 .check(&package, &step, pool)
                 .map_err(|error| model.damaged(error, step.name()))?;
+            place.moments = norms.take(&step.op(), &mut groups);
             step::run(&step, &place, model.kernels(), arena, pool).map_err(|error| {
                 let stage = if program.stage() == Stage::Whole {
                     String::new()

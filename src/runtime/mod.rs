@@ -9,7 +9,7 @@
 //! - `mmap`: the package's bytes, mapped or embedded; `model`: which programs there are and what memory they take.
 //! - `arena`: the one allocation; `threads`: the pool that shares out an operator's tasks.
 //! - `executor`: from inputs to outputs; `step`: one step's operands and its kernel; `ports`: tensors as callers see
-//!   them; `weights`: checksums at first use; `stream`: weights within a budget.
+//!   them; `norms`: statistics that parts of a picture share; `weights`: checksums at first use; `stream`: weights within a budget.
 //! - `os`: signals, memory, pages, and what it takes to run an operator on several threads at once.
 
 #[cfg(target_endian = "big")]
@@ -25,6 +25,8 @@ mod executor;
 mod mmap;
 #[deny(unsafe_code)]
 mod model;
+#[deny(unsafe_code)]
+mod norms;
 #[deny(unsafe_code)]
 mod observer;
 mod os;
@@ -48,6 +50,7 @@ pub use error::{RuntimeError, Shape};
 pub use executor::{Evaluation, Outputs, Session, SessionOptions};
 pub use mmap::map_file;
 pub use model::{MemoryPlan, Model, ProgramId};
+pub use norms::{NormMoments, Norms};
 pub use observer::{Observer, Silent, StepInfo};
 pub use os::bus::exit_on_bus_error;
 pub use os::{clock::processor_time, memory};

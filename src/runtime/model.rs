@@ -10,6 +10,7 @@ use kiln_package::{GraphKind, Package, PackageError, Port, Program, Stage};
 use super::arena;
 use super::error::Shape;
 use super::mmap::Mapped;
+use super::norms::NormMoments;
 use super::os::memory::resident_bytes;
 use super::weights::Verified;
 use super::{RuntimeError, ports, stream};
@@ -285,6 +286,14 @@ impl Model {
     /// The most chunks of 77 tokens that a graph's context can have.
     pub fn max_chunks(&self, id: ProgramId) -> u32 {
         self.program(id).max_chunks()
+    }
+
+    /// Room for the statistics of a graph's norms; `None` if it has none, or is of several programs.
+    pub fn norm_moments(&self, id: ProgramId) -> Option<NormMoments> {
+        let program = self.program(id);
+        (program.stage() == Stage::Whole)
+            .then(|| NormMoments::of(&program))
+            .flatten()
     }
 
     /// What running these programs, each with so many lanes, takes at most with `threads` threads.

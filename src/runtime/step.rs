@@ -2,7 +2,7 @@
 
 mod jobs;
 
-use kiln_kernels::{ArgumentError, Element, F16, Job, Kernels, Residual, Source};
+use kiln_kernels::{ArgumentError, Element, F16, Job, Kernels, Moments, Residual, Source};
 use kiln_package::{DType, Op, Operand, Space, Step};
 
 use super::arena::{self, Arena, ClaimError, Claims, Plain, Scratch};
@@ -35,6 +35,8 @@ pub(super) struct Place<'w> {
     pub lane_bytes: usize,
     pub chunks: Chunks,
     pub weights: &'w [u8],
+    /// Of the step, if it is a norm.
+    pub moments: Moments<'w>,
 }
 
 /// The operator of a step when the context has so many chunks.
@@ -158,6 +160,7 @@ impl<'a> Launcher<'_, 'a> {
                 op: self.op,
                 base: lane * self.place.lane_bytes,
                 weights: self.place.weights,
+                moments: self.place.moments,
                 claims: &mut self.claims,
             })
         };
@@ -180,6 +183,7 @@ struct Operands<'c, 'a> {
     op: Op,
     base: usize,
     weights: &'a [u8],
+    moments: Moments<'a>,
     claims: &'c mut Claims<'a>,
 }
 

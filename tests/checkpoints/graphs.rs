@@ -30,6 +30,17 @@ pub fn compare(model: &TinyModel, package: &Path) {
     }
 }
 
+/// Compares a decoder, under whatever name the package has it.
+pub fn decoder(package: &Path, graph: GraphKind, part: &str) {
+    let graphs = Graphs {
+        kiln: Model::open(package).expect("a package"),
+        expected: common::Tensors::read("checkpoints/reference.safetensors"),
+    };
+    for (height, width, _) in SIZES {
+        graphs.decoder(graph, part, height, width);
+    }
+}
+
 struct Graphs {
     kiln: Model,
     expected: common::Tensors,
@@ -95,17 +106,21 @@ impl Graphs {
         self.check(&format!("unet.{part}@{at}"), found);
     }
 
-    fn vae(&self, part: &str, height: usize, width: usize) {
+    fn decoder(&self, graph: GraphKind, part: &str, height: usize, width: usize) {
         let at = format!("{height}x{width}");
         let latents = input(&format!("latents@{at}"), &[1, 4, height, width]);
-        let found = self.run(GraphKind::VaeDecoder, [("latents", latents)]);
+        let found = self.run(graph, [("latents", latents)]);
         assert_eq!(found.shape(), [1, 3, 8 * height, 8 * width], "{part}");
         let third = found.slice(ndarray::s![.., .., ..;3, ..;3]);
         self.check(
             &format!("vae_decoder.{part}@{at}"),
             third.to_owned().into_dyn(),
         );
+    }
 
+    fn vae(&self, part: &str, height: usize, width: usize) {
+        let at = format!("{height}x{width}");
+        self.decoder(GraphKind::VaeDecoder, part, height, width);
         let mut image = example(&format!("image@{at}"), &[1, 3, 8 * height, 8 * width]);
         image.iter_mut().for_each(|x| *x /= 2.0);
         let image = ArrayD::from_shape_vec(IxDyn(&[1, 3, 8 * height, 8 * width]), image);

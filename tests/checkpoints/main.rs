@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compiled;
+mod decoders;
 mod graphs;
 mod init;
 mod int8;

@@ -474,12 +474,6 @@ fn what_the_unet_predicts_can_be_told() {
         2,
         &["--prediction", "epsilon or v"],
     );
-    fails(
-        folder,
-        &[&COMPILE[..], &["--vae", "a", "--taesd", "b"]].concat(),
-        2,
-        &["--vae", "--taesd"],
-    );
     let onnx = super::tiny("ts17");
     fails(
         onnx.path(),

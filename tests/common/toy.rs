@@ -24,8 +24,29 @@ pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
 
 /// The same for other widths and heights.
 pub fn package_of(sizes: &[(u32, u32)], card: &Value, scheduler: &Value) -> Vec<u8> {
+    written(sizes, card, scheduler, [&[], &[]])
+}
+
+/// The same, with the UNet alone, and with the VAE alone, at more widths and heights.
+pub fn package_with(card: &Value, scheduler: &Value, more: [&[(u32, u32)]; 2]) -> Vec<u8> {
+    written(&SIZES, card, scheduler, more)
+}
+
+fn written(
+    sizes: &[(u32, u32)],
+    card: &Value,
+    scheduler: &Value,
+    [unets, vaes]: [&[(u32, u32)]; 2],
+) -> Vec<u8> {
     let mut parts = Parts::default();
     parts.text_encoder(1);
+    for (width, height) in unets {
+        parts.unet(*height, *width);
+    }
+    for (width, height) in vaes {
+        parts.vae_decoder(*height, *width);
+        parts.vae_encoder(*height, *width);
+    }
     for &(width, height) in sizes {
         parts.unet(height, width);
         parts.vae_decoder(height, width);

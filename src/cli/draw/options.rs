@@ -8,11 +8,21 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use kiln::pipeline::samplers::{SamplerKind, ScheduleKind};
-use kiln::pipeline::{PromptStyle, Request};
+use kiln::pipeline::{Decoder, PromptStyle, Request, Tile};
 use serde_json::Value;
 
 use crate::cli::error::{self, CliError};
 use crate::cli::{init, sampling, values};
+
+/// Tiles, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct TileValue(Option<Tile>);
+
+impl TileValue {
+    fn parse(text: &str) -> Result<Self, String> {
+        values::tile(text).map(TileValue)
+    }
+}
 
 /// What a picture is to be.
 #[derive(Args, Clone, Debug)]
@@ -53,6 +63,21 @@ pub struct PictureOptions {
     /// Leave out the last N - 1 layers of the text encoder, as the WebUI's "clip skip" (diffusers counts from 0) [default: the model's]
     #[arg(long, value_name = "N", value_parser = values::clip_skip)]
     pub clip_skip: Option<u32>,
+    /// What makes the picture of the latents: vae, or taesd, which is faster and smaller and less faithful [default: vae, or
+    /// what the package has]
+    #[arg(long, value_name = "NAME", value_parser = values::decoder)]
+    pub decoder: Option<Decoder>,
+    /// Let the VAE work on overlapping tiles of so many pixels: less memory, more time, almost the same picture [without SIZE:
+    /// what fits in 40 MB]
+    #[arg(
+        long,
+        value_name = "SIZE|auto|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto",
+        value_parser = TileValue::parse
+    )]
+    pub tile: Option<TileValue>,
     /// Pictures to draw, with seeds that count up [default: 1]
     #[arg(short = 'n', long, value_name = "N", value_parser = values::pictures)]
     pub count: Option<u64>,
@@ -91,6 +116,12 @@ impl PictureOptions {
         }
         if let Some(clip_skip) = self.clip_skip {
             request = request.clip_skip(clip_skip);
+        }
+        if let Some(TileValue(Some(tile))) = self.tile {
+            request = request.tile(tile);
+        }
+        if let Some(decoder) = self.decoder {
+            request = request.decoder(decoder);
         }
         self.init.apply(self.sampling.apply(request), pictures)
     }

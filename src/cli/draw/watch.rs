@@ -57,8 +57,12 @@ impl Watcher<'_> {
         let mut failed = None;
         let mut steps = Steps::default();
         let mut watch = |progress: Progress<'_>| {
-            bar.inc(1);
+            let is_part = matches!(progress, Progress::Tile { tile, tiles } if tile < tiles);
+            bar.inc(u64::from(!is_part));
             match progress {
+                Progress::Tile { tile, tiles } => {
+                    bar.set_message(format!("decoding, tile {tile} of {tiles}"));
+                }
                 Progress::Encoded { .. } => {
                     bar.set_message("drawing");
                     steps.begin();

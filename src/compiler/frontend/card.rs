@@ -73,6 +73,10 @@ pub struct Card {
     pub text: TextSettings,
     /// Latents are divided by it before they are decoded.
     pub vae_scaling_factor: f64,
+    /// Whether the VAE is a tiny autoencoder (TAESD) itself.
+    pub tiny_vae: bool,
+    /// Latents are divided by it before the tiny autoencoder beside the VAE decodes them.
+    pub taesd_scaling_factor: Option<f64>,
     /// Channels of a latent.
     pub latent_channels: usize,
     /// Every file read, sorted by path.
@@ -143,6 +147,15 @@ impl Card {
         card.insert("precision".into(), precision.into());
         card.insert("sources".into(), files.into());
         card.insert("vae_scaling_factor".into(), self.vae_scaling_factor.into());
+        for key in ["vae", "taesd_scaling_factor"] {
+            card.remove(key);
+        }
+        if self.tiny_vae {
+            card.insert("vae".into(), "taesd".into());
+        }
+        if let Some(factor) = self.taesd_scaling_factor {
+            card.insert("taesd_scaling_factor".into(), factor.into());
+        }
         card.insert("latent_channels".into(), self.latent_channels.into());
         let text =
             json!({"max_length": max_length, "bos": bos, "eos": eos, "pad": pad, "dim": dim});

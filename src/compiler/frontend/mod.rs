@@ -32,6 +32,8 @@ pub struct Checkpoint {
     pub vae_decoder: Graph,
     /// A picture to the moments of its latent, if the source has one.
     pub vae_encoder: Option<Graph>,
+    /// A latent to a picture by a tiny autoencoder (TAESD), if there is one beside the VAE.
+    pub taesd_decoder: Option<Graph>,
     /// Picture pixels per latent pixel, in both directions.
     pub vae_factor: usize,
     /// Height and width of the latent that the graphs are shaped for.

@@ -95,6 +95,8 @@ fn a_card_without_an_own_has_the_folders_name() {
             dim: 8,
         },
         vae_scaling_factor: 0.5,
+        tiny_vae: false,
+        taesd_scaling_factor: None,
         latent_channels: 4,
         files: vec![SourceFile {
             path: "unet/model.onnx".into(),

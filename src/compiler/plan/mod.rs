@@ -280,6 +280,11 @@ impl Plan {
     }
 }
 
+/// Bytes of the arena that the program of a part will have; not of one of several stages.
+pub fn arena_bytes(part: &Part, precision: Precision) -> Result<u64, PlanError> {
+    program::arena_bytes(part, precision.dtype())
+}
+
 /// Writes the package of `parts` at the beginning of `out`, the same bytes for the same parts.
 pub fn emit<W: Write + Seek>(
     parts: PackageParts,

@@ -160,6 +160,13 @@ pub fn plan(
     })
 }
 
+/// Bytes of the arena of a graph that is one program.
+pub fn arena_bytes(part: &Part, activation: DType) -> Result<u64, PlanError> {
+    let nodes = lower(&part.graph)?;
+    let buffers = buffers::of(part, &nodes, &Pinned::default(), activation)?;
+    Ok(memory::assign(&buffers.lifetimes).bytes)
+}
+
 /// Every node's operator.
 fn lower(graph: &Graph) -> Result<Vec<Lowered<'_>>, PlanError> {
     let lower = |node: &'_ Node| {

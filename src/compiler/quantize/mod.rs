@@ -167,6 +167,26 @@ pub fn quantize(
     )?;
     reports.push(report);
 
+    if let (Some(decoder), Some(scale)) =
+        (&mut model.taesd_decoder, model.card.taesd_scaling_factor)
+    {
+        let scale = scale as f32;
+        let inputs = |graph: &Graph| {
+            (
+                names("latent", 2),
+                calibrate::pictures(graph, 1.0 / scale, f32::MAX, 2),
+            )
+        };
+        let (report, _) = self::graph(
+            decoder,
+            Some(latent),
+            &inputs,
+            &evaluator,
+            &mut Hear::new("taesd_decoder", hear),
+        )?;
+        reports.push(report);
+    }
+
     if let Some(encoder) = &mut model.vae_encoder {
         let inputs = |graph: &Graph| (names("picture", 1), calibrate::pictures(graph, 0.6, 1.0, 1));
         let (report, _) = graph(

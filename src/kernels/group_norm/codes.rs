@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::{CHANNELS, FACTORS, GroupNormParams, MAXIMA, MEANS, MINIMA, Norm};
+use super::{CHANNELS, FACTORS, GroupNormParams, MAXIMA, MEANS, MINIMA, Moments, Norm};
 use crate::{
     Activation, ArgumentError, Element, Kernels, Quantizer,
     codes::{self, codes_start, min},
@@ -63,6 +63,12 @@ impl<'a, T: Element> GroupNormCodes<'a, T> {
             norm,
             out: Output::new(out),
         })
+    }
+
+    /// As [`GroupNorm::with_moments`](crate::GroupNorm::with_moments).
+    pub fn with_moments(mut self, moments: Moments<'a>) -> Result<Self, ArgumentError> {
+        self.norm.set_moments(&Check("GroupNormCodes"), moments)?;
+        Ok(self)
     }
 
     /// The bounds of a group's results, the same for all instruction sets. For each channel the least and the greatest

@@ -1,12 +1,14 @@
 //! Group normalization.
 
 mod codes;
+mod moments;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
 pub use codes::{GroupNormCodes, GroupNormCodesOperands};
+pub use moments::{Moment, Moments};
 
 use std::ops::Range;
 
@@ -92,6 +94,7 @@ struct Norm<'a, T> {
     stats: Output<'a, f32>,
     /// Whether records have ranges.
     ranges: bool,
+    moments: Moments<'a>,
 }
 
 impl<'a, T: Element> GroupNorm<'a, T> {
@@ -117,9 +120,28 @@ impl<'a, T: Element> GroupNorm<'a, T> {
             out: Output::new(out),
         })
     }
+
+    /// Also measures the groups' moments, or normalizes by given ones.
+    pub fn with_moments(mut self, moments: Moments<'a>) -> Result<Self, ArgumentError> {
+        self.norm.set_moments(&Check("GroupNorm"), moments)?;
+        Ok(self)
+    }
 }
 
 impl<'a, T: Element> Norm<'a, T> {
+    fn set_moments(&mut self, check: &Check, moments: Moments<'a>) -> Result<(), ArgumentError> {
+        for (name, len) in [
+            ("measured moments", moments.measured.len()),
+            ("given moments", moments.given.len()),
+        ] {
+            if len > 0 {
+                check.len(name, len, self.params.groups)?;
+            }
+        }
+        self.moments = moments;
+        Ok(())
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn new(
         kernels: Kernels,
@@ -173,6 +195,7 @@ impl<'a, T: Element> Norm<'a, T> {
             beta,
             stats: Output::new(stats),
             ranges,
+            moments: Moments::default(),
         })
     }
 
@@ -224,7 +247,7 @@ impl<'a, T: Element> Norm<'a, T> {
     }
 
     /// The second phase, the same for all instruction sets: a group's mean and factor from its blocks', in `f64`, in
-    /// order of blocks, then channels. With count `n_b` of a block's pixels, `mean = sum(n_b mean_bc) / n` and
+    /// order of blocks, then channels, unless they are given. With count `n_b` of a block's pixels, `mean = sum(n_b mean_bc) / n` and
     /// `m2 = sum(m2_bc + n_b (mean_bc - mean)^2)`; `rstd = 1 / sqrt(m2 / n + eps)`, then rounded to `f32`, as is the
     /// mean. The factor is `rstd gamma`.
     ///
@@ -257,7 +280,15 @@ impl<'a, T: Element> Norm<'a, T> {
                 m2 += f64::from(*block_m2) + pixels * (d * d);
             }
         }
-        let rstd = (1.0 / (m2 / count + f64::from(self.params.eps)).sqrt()) as f32;
+        let mut moment = [mean, m2 / count];
+        if let Some(measured) = self.moments.measured.get(group) {
+            measured.set(moment);
+        }
+        if let Some(given) = self.moments.given.get(group) {
+            moment = given.get();
+        }
+        let [mean, variance] = moment;
+        let rstd = (1.0 / (variance + f64::from(self.params.eps)).sqrt()) as f32;
         let whole = self.blocks();
         // SAFETY: this task alone has this group's part of the last record; one slice ends before the next begins.
         unsafe {

@@ -202,3 +202,93 @@ fn codes_are_the_results_within_half_a_step() {
         }
     }
 }
+
+/// What is measured of an input and given back gives the same bits; what is given of another one is what counts.
+#[test]
+fn given_moments_replace_the_inputs_own() {
+    let (rows, c, groups) = (130, 8, 2);
+    let mut r = Random::new(3);
+    let x: Vec<f32> = (0..rows * c).map(|_| r.plain() + 2.0).collect();
+    let params = GroupNormParams {
+        rows,
+        c,
+        c2: 0,
+        groups,
+        eps: 1e-5,
+        activation: Activation::None,
+    };
+    let moments = || [Moment::default(), Moment::default()];
+    for kernels in Kernels::all() {
+        let run = |moments: Moments<'_>| {
+            let mut out = vec![0.0f32; rows * c];
+            let operands = GroupNormOperands {
+                x: &x,
+                x2: None,
+                gamma: None,
+                beta: None,
+                stats: &mut vec![f32::NAN; stats_len(rows, c)],
+                out: &mut out,
+            };
+            let norm = GroupNorm::new(kernels, params, operands).unwrap();
+            run_alone(&mut norm.with_moments(moments).unwrap(), &mut []);
+            out
+        };
+        let run_codes = |moments: Moments<'_>| {
+            let mut out = vec![0; codes_bytes(rows, c, false)];
+            let operands = GroupNormCodesOperands {
+                x: &x,
+                x2: None,
+                gamma: None,
+                beta: None,
+                stats: &mut vec![f32::NAN; codes_stats_len(rows, c)],
+                out: &mut out,
+            };
+            let norm = GroupNormCodes::new(kernels, params, operands).unwrap();
+            run_alone(&mut norm.with_moments(moments).unwrap(), &mut []);
+            out
+        };
+        let own = moments();
+        let measured = Moments {
+            measured: &own,
+            given: &[],
+        };
+        let expected = run(Moments::default());
+        assert_eq!(run(measured), expected, "{kernels:?}");
+        let codes = run_codes(Moments::default());
+        assert_eq!(run_codes(measured), codes, "{kernels:?}");
+        let given = Moments {
+            measured: &[],
+            given: &own,
+        };
+        assert_eq!(run(given), expected, "{kernels:?}");
+        assert_eq!(run_codes(given), codes, "{kernels:?}");
+
+        let other = moments();
+        other.iter().for_each(|moment| moment.set([1.0, 4.0]));
+        let given = Moments {
+            measured: &own,
+            given: &other,
+        };
+        let factor = 1.0 / (4.0f64 + 1e-5).sqrt();
+        for (y, x) in run(given).iter().zip(&x) {
+            assert!((f64::from(*y) - (f64::from(*x) - 1.0) * factor).abs() < 1e-6);
+        }
+        let [mean, _] = own[0].get();
+        assert!((mean - 2.0).abs() < 0.5, "{mean}");
+    }
+    let operands = GroupNormOperands {
+        x: &x,
+        x2: None,
+        gamma: None,
+        beta: None,
+        stats: &mut vec![0.0; stats_len(rows, c)],
+        out: &mut vec![0.0f32; rows * c],
+    };
+    let norm = GroupNorm::new(Kernels::detect(), params, operands).unwrap();
+    let three = [Moment::default(), Moment::default(), Moment::default()];
+    let wrong = norm.with_moments(Moments {
+        measured: &[],
+        given: &three,
+    });
+    assert!(matches!(wrong, Err(ArgumentError::Length { .. })));
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::CheckpointError;
 use crate::pipeline::init::{Hires, Init, Mask};
 use crate::pipeline::samplers::Spacing;
-use crate::pipeline::{Raster, Request, Settings};
+use crate::pipeline::{Raster, Request, Settings, Tile};
 
 /// Settings as they are written. Every text has been read once when the file was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub(super) struct Written {
     rng: String,
     subseed: Option<(u64, String)>,
     eta_seed_delta: u64,
+    decoder: String,
+    tile: Option<u32>,
     init: Option<WrittenInit>,
     hires: Option<WrittenHires>,
 }
@@ -103,6 +105,8 @@ impl Written {
             rng,
             subseed,
             eta_seed_delta,
+            decoder,
+            tile,
             init,
             hires,
         } = settings;
@@ -126,6 +130,8 @@ impl Written {
             rng: rng.to_string(),
             subseed: subseed.map(|(seed, strength)| (seed, strength.to_string())),
             eta_seed_delta: *eta_seed_delta,
+            decoder: decoder.to_string(),
+            tile: *tile,
             init: init.as_ref().map(|init| WrittenInit {
                 picture: Digest::of(&init.picture),
                 strength: init.strength.to_string(),
@@ -179,7 +185,11 @@ impl Written {
             .clip_skip(self.clip_skip)
             .guidance_rescale(parsed(&self.guidance_rescale)?)
             .rng(parsed(&self.rng)?)
-            .eta_seed_delta(self.eta_seed_delta);
+            .eta_seed_delta(self.eta_seed_delta)
+            .decoder(parsed(&self.decoder)?);
+        if let Some(side) = self.tile {
+            request = request.tile(Tile::Side(side));
+        }
         request.schedule = self.schedule.as_deref().map(parsed).transpose()?;
         request.spacing = match &self.spacing {
             Some(name) => {

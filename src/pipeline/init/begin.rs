@@ -83,8 +83,9 @@ impl Kiln {
         let picture = match (source, programs.vae_encoder) {
             (Source::Latents(latents), _) => Some(latents),
             (Source::Canvas(canvas), Some(encoder)) if keeps || !from_noise => {
-                let planes = canvas.planes();
-                Some(self.encode_picture(session, encoder, &planes, len, &mut stream)?)
+                let planes = |part| canvas.planes(part);
+                let sides = [height, width];
+                Some(self.encode_picture(session, encoder, &planes, (len, sides), &mut stream)?)
             }
             _ => None,
         };

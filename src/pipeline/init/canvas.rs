@@ -87,29 +87,33 @@ impl Canvas {
         self.masked.is_some()
     }
 
-    /// The picture as the encoder takes it: `[3, height, width]`, -1 is black, 1 is white.
-    pub(in crate::pipeline) fn planes(&self) -> Vec<f32> {
-        let area = self.pixels.len() / 3;
-        let at = |i: usize| self.pixels[i % area * 3 + i / area];
-        (0..self.pixels.len())
-            .map(|i| 2.0 * (f32::from(at(i)) / 255.0) - 1.0)
-            .collect()
+    /// A part of the picture (top, left, height and width) as the encoder takes it: `[3, height, width]`, -1 is black, 1 is
+    /// white.
+    pub(in crate::pipeline) fn planes(&self, part: [usize; 4]) -> Vec<f32> {
+        self.part(part, |_| false)
     }
 
     /// The same with grey where the mask is white; all grey if there is no mask.
-    pub(in crate::pipeline) fn unmasked_planes(&self) -> Vec<f32> {
-        let Some(masked) = &self.masked else {
-            return vec![0.0; self.pixels.len()];
-        };
-        let mut planes = self.planes();
-        for plane in planes.chunks_exact_mut(masked.repainted.len()) {
-            for (x, &is_repainted) in plane.iter_mut().zip(&masked.repainted) {
-                if is_repainted {
-                    *x = 0.0;
-                }
+    pub(in crate::pipeline) fn unmasked_planes(&self, part: [usize; 4]) -> Vec<f32> {
+        let masked = self.masked.as_ref();
+        self.part(part, |pixel| masked.is_none_or(|m| m.repainted[pixel]))
+    }
+
+    fn part(
+        &self,
+        [top, left, height, width]: [usize; 4],
+        is_grey: impl Fn(usize) -> bool,
+    ) -> Vec<f32> {
+        let own = self.size.0 as usize;
+        let value = |i: usize| {
+            let (channel, y, x) = (i / (height * width), i / width % height, i % width);
+            let pixel = (top + y) * own + left + x;
+            match is_grey(pixel) {
+                true => 0.0,
+                false => 2.0 * (f32::from(self.pixels[pixel * 3 + channel]) / 255.0) - 1.0,
             }
-        }
-        planes
+        };
+        (0..3 * height * width).map(value).collect()
     }
 
     /// Which latents are repainted, 1 or 0: each is as the first of its pixels, as in diffusers. All if there is no mask.

@@ -96,7 +96,7 @@ fn pictures_are_fitted() {
             resize,
             ..Init::new(halves(64, 16))
         };
-        Canvas::new(&init, (16, 16)).planes()
+        Canvas::new(&init, (16, 16)).planes([0, 0, 16, 16])
     };
     // Red and blue of a row.
     let ends = |planes: &[f32], row: usize| {
@@ -123,7 +123,7 @@ fn pictures_are_fitted() {
             resize,
             ..Init::new(picture)
         };
-        let planes = Canvas::new(&init, (16, 16)).planes();
+        let planes = Canvas::new(&init, (16, 16)).planes([0, 0, 16, 16]);
         (0..16).filter(|row| planes[256 + row * 16] > 0.0).count()
     };
     assert_eq!(Resize::ALL.map(green), [8, 8, 8]);
@@ -153,7 +153,7 @@ fn masks_blend_and_are_put_back() {
         canvas.latent_mask([2, 4]),
         [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     );
-    let kept = canvas.unmasked_planes();
+    let kept = canvas.unmasked_planes([0, 0, 16, 32]);
     assert_eq!((kept[4 * 32 + 8], kept[4 * 32 + 7]), (0.0, 1.0));
     let (size, pixels) = canvas.put_back(vec![7; 32 * 16 * 3]);
     assert_eq!(size, (32, 16));
@@ -169,7 +169,7 @@ fn masks_blend_and_are_put_back() {
     assert_eq!(size, (32, 16));
     let changed = pixels.iter().filter(|byte| **byte == 7).count();
     assert_eq!(changed, 8 * 8 * 3);
-    let planes = Canvas::new(&init(part), (64, 32)).planes();
+    let planes = Canvas::new(&init(part), (64, 32)).planes([0, 0, 32, 64]);
     // Columns 0 to 23 of it, of which 16 are red.
     let red = planes[..64].iter().filter(|x| **x > 0.0).count();
     assert!((42..=43).contains(&red), "{red}");

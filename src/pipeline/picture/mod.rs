@@ -24,6 +24,7 @@ pub use remembered::{Remembered, RememberedError};
 
 pub(super) use resample::{Box4, bilinear, lanczos};
 
+use super::decoder::Decoder;
 use super::init::{Hires, Init, Resize, taken};
 use super::noise::{Rng, Seeds};
 use super::prompt::{Prompt, PromptError, PromptStyle};
@@ -74,6 +75,10 @@ pub struct Settings {
     pub init: Option<Init>,
     /// The second pass.
     pub hires: Option<Hires>,
+    /// What makes the picture of the latents.
+    pub decoder: Decoder,
+    /// The side of the tiles that the VAE works on, in pixels; `None` if it works on the whole picture.
+    pub tile: Option<u32>,
 }
 
 impl Settings {
@@ -137,6 +142,7 @@ impl Settings {
         let only_masked = mask.and_then(|mask| mask.only_masked);
         let hires = self.hires;
         let hires_steps = hires.and_then(|hires| hires.steps);
+        let decoder = (self.decoder != Decoder::default()).then_some(self.decoder);
         [
             ("schedule", self.schedule.map(|kind| kind.to_string())),
             ("spacing", self.spacing.map(|spacing| spacing.name().into())),
@@ -171,6 +177,8 @@ impl Settings {
                 "hires-upscaler",
                 hires.map(|hires| hires.upscaler.to_string()),
             ),
+            ("decoder", decoder.map(|decoder| decoder.to_string())),
+            ("tile", self.tile.map(|side| side.to_string())),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -279,8 +287,12 @@ pub(super) fn to_rgb8(planes: &[f32], pixels: &mut [u8]) {
     let area = pixels.len() / 3;
     for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
         for (channel, byte) in pixel.iter_mut().enumerate() {
-            let value = (planes[channel * area + i] / 2.0 + 0.5).clamp(0.0, 1.0);
-            *byte = libm::rintf(value * 255.0) as u8;
+            *byte = to_byte(planes[channel * area + i]);
         }
     }
+}
+
+/// A number of the decoder's as [`to_rgb8`] has it.
+pub(super) fn to_byte(x: f32) -> u8 {
+    libm::rintf((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0) as u8
 }

@@ -10,7 +10,7 @@
 //! `parse_generation_parameters` (`modules/processing.py`, `modules/infotext_utils.py`).
 
 use super::{ModelName, Settings};
-use crate::pipeline::{PromptStyle, Rng};
+use crate::pipeline::{Decoder, PromptStyle, Rng};
 
 const NEGATIVE: &str = "Negative prompt:";
 
@@ -80,7 +80,14 @@ fn entries(settings: &Settings, model: &ModelName) -> Vec<(&'static str, String)
     if let Some(eta) = settings.eta {
         entries.push(("Eta", eta.to_string()));
     }
+    // `sd_vae_decode_method`, which the WebUI says unless it is "Full".
+    if settings.decoder == Decoder::Taesd {
+        entries.push(("VAE Decoder", "TAESD".into()));
+    }
     // What the WebUI has no name for.
+    if let Some(side) = settings.tile {
+        entries.push(("VAE tile", side.to_string()));
+    }
     if let Some(spacing) = settings.spacing {
         entries.push(("Spacing", spacing.name().into()));
     }

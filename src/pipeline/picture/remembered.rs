@@ -297,6 +297,8 @@ fn webui(text: &str) -> (Pairs, Pairs) {
             "Guidance rescale" => options.push(owned("guidance-rescale", value)),
             "Guidance from" => options.push(owned("guidance-from", value)),
             "Guidance until" => options.push(owned("guidance-until", value)),
+            "VAE Decoder" if value == "TAESD" => options.push(owned("decoder", "taesd")),
+            "VAE tile" => options.push(owned("tile", value)),
             "RNG" => is_cpu = value == "CPU",
             "Sampler" => sampler(&value, &mut options),
             "Schedule type" => {

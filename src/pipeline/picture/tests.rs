@@ -27,6 +27,8 @@ fn settings() -> Settings {
         clip_skip: 1,
         init: None,
         hires: None,
+        decoder: Decoder::Vae,
+        tile: None,
     }
 }
 
@@ -85,6 +87,8 @@ fn all_settings_come_back() {
             upscaler: Upscaler::Latent,
             ..Hires::new(1.5)
         }),
+        decoder: Decoder::Taesd,
+        tile: Some(136),
         ..settings()
     };
     let text = all.parameters(&model());
@@ -98,6 +102,9 @@ fn all_settings_come_back() {
     }
     let others = ["clip-skip", "prompt-style", "seed", "rng"].map(said);
     assert_eq!(others, ["2", "comfy", "7", "philox"]);
+    // As in the WebUI.
+    assert!(text.contains(", VAE Decoder: TAESD, "), "{text}");
+    assert_eq!([said("decoder"), said("tile")], ["taesd", "136"]);
 }
 
 /// A picture says the same whatever its format, and gives its settings back.

@@ -170,11 +170,8 @@ pub(super) fn group_norm<'a, T: Element + Plain>(
         stats: o.write("stats")?,
         out: o.write("out")?,
     };
-    Ok(kernels::GroupNorm::new(
-        kernels,
-        group_norm_params(op),
-        operands,
-    )?)
+    let norm = kernels::GroupNorm::new(kernels, group_norm_params(op), operands)?;
+    Ok(norm.with_moments(o.moments)?)
 }
 
 pub(super) fn group_norm_codes<'a, T: Element + Plain>(
@@ -190,11 +187,8 @@ pub(super) fn group_norm_codes<'a, T: Element + Plain>(
         stats: o.write("stats")?,
         out: o.write("out")?,
     };
-    Ok(kernels::GroupNormCodes::new(
-        kernels,
-        group_norm_params(op),
-        operands,
-    )?)
+    let norm = kernels::GroupNormCodes::new(kernels, group_norm_params(op), operands)?;
+    Ok(norm.with_moments(o.moments)?)
 }
 
 pub(super) fn layer_norm<'a, T: Element + Plain>(

@@ -256,6 +256,7 @@ impl Geometry {
             unet: unet::build(&self.unet, latent, tokens, parameters)?,
             vae_decoder,
             vae_encoder: Some(vae_encoder),
+            taesd_decoder: None,
             vae_factor: 1 << (levels - 1),
             latent,
             card: Card {
@@ -269,6 +270,8 @@ impl Geometry {
                     dim: text.hidden_size,
                 },
                 vae_scaling_factor,
+                tiny_vae: matches!(self.vae, Autoencoder::Tiny(_)),
+                taesd_scaling_factor: None,
                 latent_channels,
                 files: Vec::new(),
             },

@@ -160,6 +160,8 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
             dim,
         },
         vae_scaling_factor: vae_config.number("scaling_factor")?.unwrap_or(0.18215),
+        tiny_vae: false,
+        taesd_scaling_factor: None,
         latent_channels: channels,
         files: folder.into_files()?,
     };
@@ -168,6 +170,7 @@ pub fn open(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Checkpoint, O
         unet,
         vae_decoder,
         vae_encoder,
+        taesd_decoder: None,
         vae_factor,
         latent,
         card,

@@ -42,6 +42,7 @@ use super::{Card, Checkpoint, TextSettings};
 use crate::graph::Graph;
 use config::Config;
 use files::{Files, file_name};
+use kiln_package::GraphKind;
 use parameters::NamedParameters;
 use parts::{Part, Parts};
 use recognise::Contents;
@@ -89,9 +90,9 @@ pub struct Changes {
     pub unet: Option<PathBuf>,
     /// A text encoder in place of the source's.
     pub text_encoder: Option<PathBuf>,
-    /// An autoencoder in place of the source's.
+    /// An autoencoder of either kind in place of the source's.
     pub vae: Option<PathBuf>,
-    /// A tiny autoencoder in place of the source's.
+    /// A tiny autoencoder, whose decoder comes beside the VAE's; the VAE itself where there is no KL autoencoder.
     pub taesd: Option<PathBuf>,
     /// A folder or a `tokenizer.json` in place of the source's.
     pub tokenizer: Option<PathBuf>,
@@ -232,10 +233,6 @@ fn replace(
     files: &mut Files,
     hear: Hear<'_>,
 ) -> Result<(), SourceError> {
-    if changes.vae.is_some() && changes.taesd.is_some() {
-        let both = "--vae and --taesd each replace the VAE: give one of them";
-        return Err(SourceError::Options(both.into()));
-    }
     if let Some(path) = &changes.unet {
         hear(Reading::Part("unet"));
         parts.unet = Some(parts::unet(path, files)?);
@@ -252,8 +249,16 @@ fn replace(
         parts.vae = Some(parts::vae(path, files)?);
     }
     if let Some(path) = &changes.taesd {
-        hear(Reading::Part("vae"));
-        parts.vae = Some(parts::taesd(path, files)?);
+        hear(Reading::Part("taesd"));
+        let taesd = Some(parts::taesd(path, files)?);
+        let has_kl = parts
+            .vae
+            .as_ref()
+            .is_some_and(|vae| matches!(vae.config, Autoencoder::Kl(_)));
+        match has_kl {
+            true => parts.taesd = taesd,
+            false => parts.vae = taesd,
+        }
     }
     if let Some(path) = &changes.tokenizer {
         parts.tokenizer = Some(vocabulary::read(path, files)?);
@@ -378,6 +383,13 @@ fn build(
         .ok_or_else(|| missing("VAE", "--vae or --taesd"))?;
     let geometry = Geometry::of(vae);
     fits(text, unet, vae, &geometry)?;
+    let beside = parts
+        .taesd
+        .as_ref()
+        .map(|taesd| (taesd, Geometry::of(taesd)));
+    if let Some((taesd, tiny)) = &beside {
+        decodes_alike(taesd, tiny, &geometry)?;
+    }
     let tokenizer = parts
         .tokenizer
         .ok_or_else(|| missing("tokenizer of its vocabulary", "--tokenizer"))?;
@@ -445,6 +457,10 @@ fn build(
 
     hear(Reading::Part("vae"));
     let (vae_decoder, vae_encoder) = autoencoder(vae, latent)?;
+    let taesd_decoder = match &beside {
+        Some((taesd, _)) => Some(tiny_decoder(taesd, latent)?),
+        None => None,
+    };
     let mut own = parts.own;
     defaults::modelspec(&mut own, &parts.metadata);
     defaults::settings(&mut own, &scheduler, embedded);
@@ -459,6 +475,8 @@ fn build(
             dim: text.config.hidden_size,
         },
         vae_scaling_factor: geometry.scaling_factor,
+        tiny_vae: matches!(vae.config, Autoencoder::Tiny(_)),
+        taesd_scaling_factor: beside.map(|(_, tiny)| tiny.scaling_factor),
         latent_channels: geometry.latent_channels,
         files: files.hashed(&mut |done, total| hear(Reading::Hashed(done, total)))?,
     };
@@ -467,6 +485,7 @@ fn build(
         unet: unet_graph,
         vae_decoder,
         vae_encoder,
+        taesd_decoder,
         vae_factor: geometry.factor,
         latent,
         card,
@@ -554,6 +573,26 @@ fn fits(
     Ok(())
 }
 
+/// Fails if a tiny autoencoder takes other latents than the VAE beside it, or gives pictures of another size.
+fn decodes_alike(
+    taesd: &Part<Autoencoder>,
+    tiny: &Geometry,
+    vae: &Geometry,
+) -> Result<(), SourceError> {
+    for (what, found, expected) in [
+        ("channels", tiny.latent_channels, vae.latent_channels),
+        ("pixels each way", tiny.factor, vae.factor),
+    ] {
+        if found != expected {
+            let reason = format!(
+                "its latents have {found} {what}, those of the VAE {expected}: they are not of one model"
+            );
+            return Err(SourceError::malformed(&taesd.place, reason));
+        }
+    }
+    Ok(())
+}
+
 /// Has a part built and tells what of its tensors was missing or is left.
 fn built<C, T>(
     part: &Part<C>,
@@ -567,6 +606,25 @@ fn built<C, T>(
     })?;
     parameters.finish(&part.place, name)?;
     Ok(built)
+}
+
+/// The decoder of a tiny autoencoder that comes beside the VAE.
+fn tiny_decoder(part: &Part<Autoencoder>, latent: [usize; 2]) -> Result<Graph, SourceError> {
+    let decoder = "decoder.";
+    let tensors = part.tensors.iter();
+    let part = Part {
+        place: part.place.clone(),
+        // Pictures are encoded by the VAE.
+        tensors: tensors
+            .filter(|(name, _)| name.starts_with(decoder))
+            .map(|(name, weight)| (name.clone(), weight.clone()))
+            .collect(),
+        config: part.config.clone(),
+        inferred: part.inferred,
+    };
+    let (mut graph, _) = autoencoder(&part, latent)?;
+    graph.name = GraphKind::TaesdDecoder.name().into();
+    Ok(graph)
 }
 
 /// The autoencoder's decoder, and its encoder if the source has one.

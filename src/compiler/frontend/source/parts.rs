@@ -40,6 +40,8 @@ pub(super) struct Parts {
     pub text_encoder: Option<Part<TextEncoderConfig>>,
     pub unet: Option<Part<UnetConfig>>,
     pub vae: Option<Part<Autoencoder>>,
+    /// A tiny autoencoder beside the VAE.
+    pub taesd: Option<Part<Autoencoder>>,
     pub tokenizer: Option<Tokenizer>,
     pub scheduler: Option<Config>,
     /// What the source says about itself.
@@ -56,6 +58,7 @@ impl Parts {
             text_encoder: None,
             unet: None,
             vae: None,
+            taesd: None,
             tokenizer: None,
             scheduler: None,
             own: Map::new(),
@@ -250,7 +253,7 @@ pub(super) fn vae(path: &Path, files: &mut Files) -> Result<Part<Autoencoder>, S
         Contents::Vae | Contents::Checkpoint => {
             vae_of(path, loose(&read, &[ldm::VAE]), config.as_ref())
         }
-        Contents::TinyVae => tiny_of(path, &read.by_name, config.as_ref()),
+        Contents::TinyVae => taesd(path, files),
         other => Err(misplaced(path, other, "a VAE")),
     }
 }

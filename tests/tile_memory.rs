@@ -1,0 +1,67 @@
+//! What decoding in tiles takes besides the arena. A process of its own: everything that it allocates is counted.
+
+#[allow(dead_code)]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+use common::toy;
+use kiln::Kiln;
+use kiln::pipeline::Tile;
+use serde_json::json;
+
+/// The system's allocator, counting what is held, and the most that was.
+struct Counting;
+
+static HELD: AtomicIsize = AtomicIsize::new(0);
+static MOST: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let size = layout.size() as isize;
+        MOST.fetch_max(
+            HELD.fetch_add(size, Ordering::SeqCst) + size,
+            Ordering::SeqCst,
+        );
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as isize, Ordering::SeqCst);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The picture itself and one row of tiles, at the largest size that is promised. The compiler gives a tile's arena 20 MB, so
+/// with 18 MB more it is less than 40.
+#[test]
+fn a_picture_of_2048_by_2048_takes_18_mb_besides_the_arena() {
+    const SIDE: usize = 2048;
+    const TILE: u32 = 136;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("toy.kiln");
+    let tiles = [(TILE, TILE)];
+    let bytes = toy::package_with(&json!({"tile": TILE}), &json!({}), [&[], &tiles]);
+    fs::write(&path, bytes).expect("a file");
+    let kiln = Kiln::open(&path).expect("a package");
+    let kiln = kiln.threads(NonZeroUsize::new(2).expect("two"));
+    let latents = vec![0.5; 4 * (SIDE / 8) * (SIDE / 8)];
+    let held = HELD.load(Ordering::SeqCst);
+    MOST.store(held, Ordering::SeqCst);
+    let size = (SIDE as u32, SIDE as u32);
+    let pixels = kiln.decode(latents, size, None, Some(Tile::Auto));
+    let most = MOST.load(Ordering::SeqCst) - held;
+    assert_eq!(pixels.expect("a picture").len(), SIDE * SIDE * 3);
+    // The picture's bytes are among it, so something was counted.
+    println!("{most} bytes");
+    assert!((12_582_912..18_000_000).contains(&most), "{most}");
+}
