@@ -697,7 +697,9 @@ fn bench_measures_every_graph() {
     assert!(said.contains("GMAC/s") && said.contains("unet_2_lanes"));
     let said = succeeds(
         folder.path(),
-        &["bench", "toy.kiln", "--runs", "1", "--graph", "unet", "--json"],
+        &[
+            "bench", "toy.kiln", "--runs", "1", "--graph", "unet", "--json",
+        ],
     );
     let object: Value = serde_json::from_str(&said).expect("JSON");
     let graphs: Vec<&String> = object.as_object().expect("an object").keys().collect();

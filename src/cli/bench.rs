@@ -98,7 +98,10 @@ pub fn bench(args: &Args) -> Result<(), CliError> {
         }
     }
     if let Some(graph) = args.graph.filter(|_| objects.is_empty()) {
-        return Err(CliError::Usage(format!("the model has no {}", graph.name())));
+        return Err(CliError::Usage(format!(
+            "the model has no {}",
+            graph.name()
+        )));
     }
     match args.json {
         true => output::print(&format!("{:#}\n", Value::Object(objects))),

@@ -67,7 +67,7 @@ pub use embed::{Embed, EmbedParams, Table};
 pub use error::ArgumentError;
 pub use gemm::{
     Conv2d, Conv2dInt8, Conv2dInt8Operands, Conv2dOperands, Conv2dParams, Linear, LinearInt8,
-    LinearInt8Operands, LinearOperands, LinearParams,
+    LinearInt8Operands, LinearOperands, LinearParams, conv2d_int8_scratch_bytes,
     int8_scratch_bytes as gemm_int8_scratch_bytes, scratch_bytes as gemm_scratch_bytes,
 };
 pub use group_norm::{

@@ -53,7 +53,7 @@ pub use model::{MemoryPlan, Model, ProgramId};
 pub use norms::{NormMoments, Norms};
 pub use observer::{Observer, Silent, StepInfo};
 pub use os::bus::exit_on_bus_error;
-pub use os::{clock::processor_time, memory};
 pub use os::signals::cancel_on_signal;
+pub use os::{clock::processor_time, memory};
 pub use ports::Data;
 pub use stream::Streamed;

@@ -2,8 +2,9 @@
 
 use kiln_kernels::pack::Matrix;
 use kiln_kernels::{
-    AttentionParams, attention_int8_scratch_bytes, attention_scratch_bytes,
-    gemm_int8_scratch_bytes, gemm_scratch_bytes, layer_norm_codes_scratch_bytes,
+    AttentionParams, Conv2dParams, attention_int8_scratch_bytes, attention_scratch_bytes,
+    conv2d_int8_scratch_bytes, gemm_int8_scratch_bytes, gemm_scratch_bytes,
+    layer_norm_codes_scratch_bytes,
 };
 use kiln_package::{self as package, Activation, Broadcast};
 
@@ -280,6 +281,22 @@ pub fn scratch_bytes(op: &package::Op, codes: bool) -> usize {
         gemm_scratch_bytes
     };
     match op {
+        package::Op::Conv2d(op) if codes => conv2d_int8_scratch_bytes(&Conv2dParams {
+            in_h: size(op.in_h),
+            in_w: size(op.in_w),
+            in_c: size(op.in_c),
+            up_h: size(op.up_h),
+            up_w: size(op.up_w),
+            out_h: size(op.out_h),
+            out_w: size(op.out_w),
+            out_c: size(op.out_c),
+            kernel_h: size(op.kernel_h),
+            kernel_w: size(op.kernel_w),
+            stride: size(op.stride),
+            pad_top: size(op.pad_top),
+            pad_left: size(op.pad_left),
+            activation: kiln_kernels::Activation::None,
+        }),
         package::Op::Conv2d(op) => {
             let k = size(op.kernel_h) * size(op.kernel_w) * size(op.in_c);
             gemm(size(op.out_h) * size(op.out_w), k, size(op.out_c))

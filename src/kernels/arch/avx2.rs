@@ -52,3 +52,48 @@ pub unsafe fn f32_to_f16(from: &[f32], to: &mut [F16]) {
         .zip(to_rest)
         .for_each(|(from, to)| *to = F16::from_f32(*from));
 }
+
+/// Products with sums of pairs, `vpmaddwd` and `vpaddd`, in twelve chains as the kernels have them; how many there were.
+///
+/// # Safety
+/// This CPU has the features.
+#[target_feature(enable = "avx2")]
+pub unsafe fn products(rounds: u64) -> u64 {
+    for _ in 0..rounds {
+        // SAFETY: registers alone, all of them declared.
+        unsafe {
+            std::arch::asm!(
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm0, ymm0, ymm12",
+                "vpaddd ymm1, ymm1, ymm13",
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm2, ymm2, ymm12",
+                "vpaddd ymm3, ymm3, ymm13",
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm4, ymm4, ymm12",
+                "vpaddd ymm5, ymm5, ymm13",
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm6, ymm6, ymm12",
+                "vpaddd ymm7, ymm7, ymm13",
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm8, ymm8, ymm12",
+                "vpaddd ymm9, ymm9, ymm13",
+                "vpmaddwd ymm12, ymm14, ymm15",
+                "vpmaddwd ymm13, ymm14, ymm15",
+                "vpaddd ymm10, ymm10, ymm12",
+                "vpaddd ymm11, ymm11, ymm13",
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                options(nomem, nostack, preserves_flags)
+            )
+        }
+    }
+    rounds * 12 * 16
+}

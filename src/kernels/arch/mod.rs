@@ -67,3 +67,17 @@ pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
             .for_each(|(from, to)| *to = F16::from_f32(*from)),
     }
 }
+
+/// Runs as many rounds of independent products of integers as the instruction set can do best, and gives their number;
+/// `None` for a set without such a loop.
+pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
+    match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of this set exists only on a CPU that has it.
+        Isa::Avx2 => Some(unsafe { avx2::products(rounds) }),
+        _ => {
+            let _ = rounds;
+            None
+        }
+    }
+}

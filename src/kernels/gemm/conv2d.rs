@@ -132,14 +132,22 @@ impl Conv2dParams {
     #[inline(always)]
     pub(super) fn source(&self, row: usize, tap: usize) -> Option<usize> {
         let p = self;
-        let along = |out: usize, tap: usize, pad: usize, up: usize, len: usize| {
-            let at = (out * p.stride + tap)
-                .checked_sub(pad)
-                .filter(|at| *at < up)?;
+        self.pixel(
+            row / p.out_w * p.stride + tap / p.kernel_w,
+            row % p.out_w * p.stride + tap % p.kernel_w,
+        )
+    }
+
+    /// Where in `x` the channels of a pixel start of the enlarged and padded picture; none in padding.
+    #[inline(always)]
+    pub(super) fn pixel(&self, y: usize, x: usize) -> Option<usize> {
+        let p = self;
+        let along = |at: usize, pad: usize, up: usize, len: usize| {
+            let at = at.checked_sub(pad).filter(|at| *at < up)?;
             Some(if up == len { at } else { at * len / up })
         };
-        let y = along(row / p.out_w, tap / p.kernel_w, p.pad_top, p.up_h, p.in_h)?;
-        let x = along(row % p.out_w, tap % p.kernel_w, p.pad_left, p.up_w, p.in_w)?;
+        let y = along(y, p.pad_top, p.up_h, p.in_h)?;
+        let x = along(x, p.pad_left, p.up_w, p.in_w)?;
         Some((y * p.in_w + x) * p.in_c)
     }
 }

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::GROUP_PANELS;
+use super::ROW_PANELS;
 use crate::{
     Activation, ArgumentError, Element, Kernels, PANEL, Residual, error::Check, math,
     output::Output,
@@ -128,7 +128,7 @@ impl<'a, T: Element> Epilogue<'a, T> {
         }
     }
 
-    /// A row of `panels`, whose products stand in `products` every `stride` rows; at most `GROUP_PANELS` panels.
+    /// A row of `panels`, whose products stand in `products` every `stride` rows.
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
@@ -141,12 +141,35 @@ impl<'a, T: Element> Epilogue<'a, T> {
         products: &[[f32; PANEL]],
         stride: usize,
     ) {
+        let mut start = panels.start;
+        while start < panels.end {
+            let end = panels.end.min(start + ROW_PANELS);
+            let products = &products[(start - panels.start) * stride..];
+            // SAFETY: the caller's promise.
+            unsafe { self.part(kernels, row, start..end, products, stride) }
+            start = end;
+        }
+    }
+
+    /// [`Epilogue::row`] of at most `ROW_PANELS` panels.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn part(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        panels: Range<usize>,
+        products: &[[f32; PANEL]],
+        stride: usize,
+    ) {
         let (columns, halves) = (self.columns(&panels), self.halves());
         let width = columns.len();
         let at = row * self.n + columns.start..row * self.n + columns.end;
         // SAFETY: the caller's promise.
         let out = unsafe { self.out.slice_mut(at.clone()) };
-        let (mut v, mut other) = ([0.0; GROUP_PANELS * PANEL], [0.0; GROUP_PANELS * PANEL]);
+        let (mut v, mut other) = ([0.0; ROW_PANELS * PANEL], [0.0; ROW_PANELS * PANEL]);
         self.biased(products, halves * stride, columns.start, &mut v[..width]);
         if let Some(shift) = self.shift {
             T::load_slice(kernels, &shift[columns.clone()], &mut other[..width]);
@@ -178,6 +201,38 @@ impl<'a, T: Element> Epilogue<'a, T> {
         T::store_slice(kernels, &v[..width], out);
     }
 
+    /// [`Epilogue::row`] of at most `ROW_PANELS` panels without GEGLU, whose products are used up.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn row_of(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        panels: Range<usize>,
+        products: &mut [[f32; PANEL]],
+    ) {
+        let columns = self.columns(&panels);
+        let at = row * self.n + columns.start..row * self.n + columns.end;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.out.slice_mut(at.clone()) };
+        let v = &mut products.as_flattened_mut()[..columns.len()];
+        if let Some(bias) = self.bias {
+            add(v, &bias[columns.clone()]);
+        }
+        if let Some(shift) = self.shift {
+            add_loaded(kernels, v, &shift[columns]);
+        }
+        math::activate_slice(self.activation, v);
+        match self.residual {
+            Residual::None => {}
+            Residual::InPlace => add_loaded(kernels, v, out),
+            Residual::Other(residual) => add_loaded(kernels, v, &residual[at]),
+        }
+        T::store_slice(kernels, v, out);
+    }
+
     /// Products and the bias from `column` of its row on, into `to`.
     #[inline(always)]
     fn biased(&self, products: &[[f32; PANEL]], stride: usize, column: usize, to: &mut [f32]) {
@@ -200,4 +255,12 @@ fn add(to: &mut [f32], from: &[f32]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += from;
     }
+}
+
+/// [`add`] of elements in memory, at most `ROW_PANELS` panels of them.
+#[inline(always)]
+fn add_loaded<T: Element>(kernels: Kernels, to: &mut [f32], from: &[T]) {
+    let mut loaded = [0.0; ROW_PANELS * PANEL];
+    T::load_slice(kernels, from, &mut loaded[..to.len()]);
+    add(to, &loaded[..to.len()]);
 }

@@ -17,7 +17,7 @@ pub(crate) mod tile;
 pub use conv2d::{Conv2d, Conv2dOperands, Conv2dParams};
 pub use int8::{
     Conv2dInt8, Conv2dInt8Operands, LinearInt8, LinearInt8Operands,
-    scratch_bytes as int8_scratch_bytes,
+    conv2d_scratch_bytes as conv2d_int8_scratch_bytes, scratch_bytes as int8_scratch_bytes,
 };
 pub use linear::{Linear, LinearOperands, LinearParams};
 
@@ -88,6 +88,8 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
 const BLOCK_ROWS: usize = 96;
 /// Panels of the largest group.
 const GROUP_PANELS: usize = 16;
+/// Panels of a row that are finished together; even, so that a GEGLU's stay in pairs.
+const ROW_PANELS: usize = 8;
 /// Steps of k that are gathered at a time.
 pub(crate) const BLOCK_K: usize = 256;
 /// The most panels of a tile.

@@ -5,7 +5,7 @@ use super::{
 use crate::*;
 
 /// A buffer of codes: any bytes, with scales of usual size and any zero points.
-fn codes(random: &mut Random, rows: usize, c: usize, per_row: bool) -> Vec<u8> {
+pub(super) fn codes(random: &mut Random, rows: usize, c: usize, per_row: bool) -> Vec<u8> {
     let mut codes = bytes(random, codes_bytes(rows, c, per_row));
     let pairs = if per_row { rows } else { 1 };
     for pair in codes.as_chunks_mut::<8>().0.iter_mut().take(pairs) {
@@ -28,14 +28,14 @@ fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
 }
 
 /// Weights of `n` columns, scales and sums.
-struct Weights {
-    panels: Vec<i8>,
-    scale: Vec<f32>,
-    sums: Vec<i32>,
+pub(super) struct Weights {
+    pub panels: Vec<i8>,
+    pub scale: Vec<f32>,
+    pub sums: Vec<i32>,
 }
 
 impl Weights {
-    fn random(random: &mut Random, n: usize, k: usize, geglu: bool) -> Self {
+    pub fn random(random: &mut Random, n: usize, k: usize, geglu: bool) -> Self {
         let extreme = random.one_in(6);
         let rows = if geglu { 2 * n } else { n };
         let code = |random: &mut Random| {

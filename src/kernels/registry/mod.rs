@@ -1,6 +1,7 @@
 //! Every kernel by name, each with problems to test it on and to time it by.
 
 mod codes_problems;
+mod layers;
 mod problems;
 mod random;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 use std::fmt;
 
 use codes_problems::*;
+pub use layers::{LAYERS, Layer};
 use problems::*;
 pub use random::Random;
 
@@ -163,6 +165,17 @@ impl Scratches {
             }
         }
     }
+}
+
+/// Multiplications with addition in a second that one thread of these kernels' instruction set can do at all in integers:
+/// what a loop of independent products does that touches no memory. `None` where nobody has written that loop.
+pub fn peak(kernels: Kernels) -> Option<f64> {
+    let best = (0..5).map(|_| {
+        let start = std::time::Instant::now();
+        let products = crate::arch::products(kernels, 1 << 18)?;
+        Some(products as f64 / start.elapsed().as_secs_f64())
+    });
+    best.flatten().reduce(f64::max)
 }
 
 fn no_tile(_: Isa) -> Option<&'static str> {

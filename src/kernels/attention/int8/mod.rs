@@ -1,5 +1,7 @@
 //! Attention in integers.
 
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod portable;
 mod prepare;
 mod scalar;
@@ -276,7 +278,9 @@ impl<'a, T: Element> AttentionInt8<'a, T> {
 
 /// Bytes of scratch that each thread needs for these attributes, whatever the instruction set.
 pub const fn scratch_bytes(params: &AttentionParams) -> usize {
-    let Layout { dim16, .. } = Layout::of(params);
+    let Layout { dim4, dim16, .. } = Layout::of(params);
+    // The longer of a panel's steps, in pairs.
+    let steps = if dim4 < TILE { TILE } else { dim4 };
     let q = QUERIES * params.head_dim.next_multiple_of(STEPS);
     let rows = QUERIES;
     scratch::bytes(&[
@@ -291,6 +295,7 @@ pub const fn scratch_bytes(params: &AttentionParams) -> usize {
         rows,
         rows,
         dim16,
+        steps / 2 * PANEL,
     ])
 }
 

@@ -16,17 +16,17 @@ use crate::{
 const KEY_PANELS: usize = TILE / PANEL;
 
 /// One task's work in scratch.
-struct Work<'s, L> {
+pub(super) struct Work<'s, L> {
     /// Query rows, padded to whole tiles of the instruction set.
-    rows: usize,
+    pub rows: usize,
     /// `[ceil(dim / STEPS)][rows][STEPS]`
-    q: &'s mut [[L; STEPS]],
+    pub q: &'s mut [[L; STEPS]],
     /// A row of products with the tile's keys per query row.
-    products: &'s mut [[i32; TILE]],
+    pub products: &'s mut [[i32; TILE]],
     /// A row of coded weights per query row.
-    weights: &'s mut [[L; TILE]],
+    pub weights: &'s mut [[L; TILE]],
     /// `[ceil(dim / 16)][rows][16]`
-    sums: &'s mut [[f32; PANEL]],
+    pub sums: &'s mut [[f32; PANEL]],
     /// What a row's scores are multiplied with.
     factor: &'s mut [f32],
     /// A row's maximum and sum of weights.
@@ -35,8 +35,8 @@ struct Work<'s, L> {
     /// A row's sum of the tile's weights.
     total: &'s mut [f32],
     /// What a tile multiplies a row's sums with, and its own.
-    old: &'s mut [f32],
-    part: &'s mut [f32],
+    pub old: &'s mut [f32],
+    pub part: &'s mut [f32],
 }
 
 impl<T: Element> AttentionInt8<'_, T> {
@@ -55,6 +55,8 @@ impl<T: Element> AttentionInt8<'_, T> {
         // SAFETY: the caller's promise.
         unsafe {
             match kernels.isa() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.pairs_tile(kernels, head, queries, scratch),
                 Isa::Avx512Vnni => self.tile::<u8, 12, 2>(kernels, head, queries, scratch),
                 Isa::Neon => self.tile::<i8, 2, 1>(kernels, head, queries, scratch),
                 Isa::NeonDot => self.tile::<i8, 6, 1>(kernels, head, queries, scratch),
@@ -73,35 +75,12 @@ impl<T: Element> AttentionInt8<'_, T> {
         scratch: &mut [u8],
     ) {
         let (p, layout) = (self.params(), self.layout());
-        let dim = p.head_dim;
-        let rows = queries.len().next_multiple_of(ROWS);
         let columns = layout.dim16 / PANEL;
         // SAFETY: the first phase wrote the codes, and nobody writes them now.
         let codes = layout.parts(unsafe { self.codes.slice(self.part(head)) });
         let mut scratch = Scratch::new(scratch);
-        let mut work = Work::<L> {
-            rows,
-            q: scratch.take_of(dim.div_ceil(STEPS) * rows),
-            products: scratch.take_of(rows),
-            weights: scratch.take_of(rows),
-            sums: scratch.take_rows(columns * rows),
-            factor: scratch.take(rows),
-            m: scratch.take(rows),
-            l: scratch.take(rows),
-            total: scratch.take(rows),
-            old: scratch.take(rows),
-            part: scratch.take(rows),
-        };
-        work.sums.fill([0.0; PANEL]);
-        work.m.fill(f32::NEG_INFINITY);
-        work.l.fill(0.0);
-        self.load_queries(
-            kernels,
-            head,
-            queries.clone(),
-            &mut work,
-            scratch.take(layout.dim16),
-        );
+        let mut work = self.begin::<L, ROWS>(kernels, head, queries.clone(), &mut scratch);
+        let rows = work.rows;
         for start in (0..p.kv_rows).step_by(TILE) {
             let keys = TILE.min(p.kv_rows - start);
             for row in (0..rows).step_by(ROWS) {
@@ -120,13 +99,65 @@ impl<T: Element> AttentionInt8<'_, T> {
                 column += 1;
             }
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.end(kernels, head, queries, &codes, &work) }
+    }
+
+    /// The task's work before its first tile of keys.
+    #[inline(always)]
+    pub(super) fn begin<'s, L: Left, const ROWS: usize>(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        scratch: &mut Scratch<'s>,
+    ) -> Work<'s, L> {
+        let layout = self.layout();
+        let rows = queries.len().next_multiple_of(ROWS);
+        let columns = layout.dim16 / PANEL;
+        let mut work = Work::<L> {
+            rows,
+            q: scratch.take_of(self.params().head_dim.div_ceil(STEPS) * rows),
+            products: scratch.take_of(rows),
+            weights: scratch.take_of(rows),
+            sums: scratch.take_rows(columns * rows),
+            factor: scratch.take(rows),
+            m: scratch.take(rows),
+            l: scratch.take(rows),
+            total: scratch.take(rows),
+            old: scratch.take(rows),
+            part: scratch.take(rows),
+        };
+        work.sums.fill([0.0; PANEL]);
+        work.m.fill(f32::NEG_INFINITY);
+        work.l.fill(0.0);
+        let line = scratch.take(layout.dim16);
+        self.load_queries(kernels, head, queries, &mut work, line);
+        work
+    }
+
+    /// Stores the results after the last tile of keys.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run).
+    #[inline(always)]
+    pub(super) unsafe fn end<L>(
+        &self,
+        kernels: Kernels,
+        head: usize,
+        queries: Range<usize>,
+        codes: &Head,
+        work: &Work<L>,
+    ) {
+        let p = self.params();
+        let dim = p.head_dim;
         for (row, query) in queries.enumerate() {
             let start = (query * p.heads + head) * dim;
-            for column in 0..columns {
+            for column in 0..dim.div_ceil(PANEL) {
                 let range = start + column * PANEL..start + dim.min((column + 1) * PANEL);
                 // SAFETY: this task alone has this row of this head.
                 let out = unsafe { self.float.out.slice_mut(range) };
-                let mut values = work.sums[column * rows + row];
+                let mut values = work.sums[column * work.rows + row];
                 for (value, scale) in values
                     .iter_mut()
                     .zip(&codes.v_scale[column * PANEL..][..PANEL])
@@ -208,7 +239,7 @@ impl<L: Left> Work<'_, L> {
 
     /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
-    fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
+    pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
         let width = keys.next_multiple_of(PANEL);
         let (scales, offsets) = (
             &codes.k_scale[start..][..width],

@@ -1,4 +1,7 @@
-use super::{CodeRows, GemmInt8, Weights};
+use super::{
+    CodeRows, GemmInt8, Weights,
+    winograd::{self, Split},
+};
 use crate::{
     ArgumentError, Conv2dParams, Element, Kernels, Residual, codes::Codes, error::Check,
     gemm::epilogue, job::Body,
@@ -26,13 +29,28 @@ pub struct Conv2dInt8Operands<'a, T> {
 }
 
 /// [`Conv2d`](crate::Conv2d) of codes and `i8` weights; a padding pixel has the zero point's code.
-pub struct Conv2dInt8<'a, T>(GemmInt8<'a, T, Conv2dRows<'a>>);
+pub struct Conv2dInt8<'a, T> {
+    gemm: GemmInt8<'a, T, Conv2dRows<'a>>,
+    /// How it is computed by [`winograd`], if it is.
+    winograd: Option<Split>,
+}
 
-struct Conv2dRows<'a> {
-    x: Codes<'a>,
-    params: Conv2dParams,
+pub(super) struct Conv2dRows<'a> {
+    pub x: Codes<'a>,
+    pub params: Conv2dParams,
     /// The code of padding.
-    zero: u8,
+    pub zero: u8,
+}
+
+/// Bytes of scratch that each thread needs for these attributes, whatever the instruction set.
+pub const fn scratch_bytes(params: &Conv2dParams) -> usize {
+    let p = params;
+    let (rows, k) = (p.out_h * p.out_w, p.kernel_h * p.kernel_w * p.in_c);
+    let (direct, tiled) = (
+        super::scratch_bytes(rows, k, p.out_c),
+        winograd::scratch_bytes(p),
+    );
+    if direct > tiled { direct } else { tiled }
 }
 
 impl<'a, T: Element> Conv2dInt8<'a, T> {
@@ -68,7 +86,7 @@ impl<'a, T: Element> Conv2dInt8<'a, T> {
             residual,
             out,
         };
-        GemmInt8::new(
+        let gemm = GemmInt8::new(
             kernels,
             check,
             left,
@@ -79,8 +97,9 @@ impl<'a, T: Element> Conv2dInt8<'a, T> {
                 sums,
             },
             operands,
-        )
-        .map(Self)
+        )?;
+        let winograd = Split::of(kernels, &params);
+        Ok(Self { gemm, winograd })
     }
 }
 
@@ -114,21 +133,29 @@ impl CodeRows for Conv2dRows<'_> {
 
 impl<T: Element> Body for Conv2dInt8<'_, T> {
     fn kernels(&self) -> Kernels {
-        self.0.kernels
+        self.gemm.kernels
     }
     fn tasks(&self, _: usize) -> usize {
-        self.0.tasks()
+        self.winograd
+            .as_ref()
+            .map_or_else(|| self.gemm.tasks(), Split::tasks)
     }
     fn scratch_bytes(&self) -> usize {
-        self.0.scratch_bytes()
+        scratch_bytes(&self.gemm.left.params)
     }
     unsafe fn scalar(&self, _: usize, task: usize, _: &mut [u8]) {
         // SAFETY: the caller's promise.
-        unsafe { self.0.scalar(task) }
+        unsafe { self.gemm.scalar(task) }
     }
     #[inline(always)]
     unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, scratch: &mut [u8]) {
         // SAFETY: the caller's promise.
-        unsafe { self.0.portable(kernels, task, scratch) }
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(split) = &self.winograd {
+                return self.gemm.winograd(kernels, split, task, scratch);
+            }
+            self.gemm.portable(kernels, task, scratch)
+        }
     }
 }

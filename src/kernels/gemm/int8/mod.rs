@@ -1,7 +1,7 @@
 //! Products of codes with `i8` panels, in exact integers: [`LinearInt8`] and [`Conv2dInt8`].
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
 mod conv2d;
@@ -12,17 +12,20 @@ mod neon;
 mod neondot;
 #[cfg(target_arch = "aarch64")]
 mod neoni8mm;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod pairs;
 mod portable;
 mod scalar;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tile;
+mod winograd;
 
-pub use conv2d::{Conv2dInt8, Conv2dInt8Operands};
+pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch_bytes};
 pub use linear::{LinearInt8, LinearInt8Operands};
 
 use super::{
-    BLOCK_ROWS, GROUP_PANELS, Split,
+    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split,
     epilogue::{self, Epilogue},
 };
 use crate::{ArgumentError, Element, Kernels, PANEL, error::Check, pack, scratch};
@@ -130,5 +133,11 @@ pub const fn scratch_bytes(rows: usize, _k: usize, n: usize) -> usize {
     } else {
         GROUP_PANELS
     };
-    scratch::bytes(&[rows * BLOCK_K / 2, BLOCK_K / 4, rows * panels * PANEL])
+    // Codes of 16 bits, a line of bytes, sums; a panel of one block of k in 16 bits.
+    scratch::bytes(&[
+        rows * BLOCK_K / 2,
+        BLOCK_K / 4,
+        rows * panels * PANEL,
+        BLOCK_K * PANEL / 2,
+    ])
 }

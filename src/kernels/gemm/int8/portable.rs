@@ -1,7 +1,7 @@
 use std::{array, ops::Range};
 
 use super::{
-    BLOCK_K, CodeRows, GROUP_PANELS, GemmInt8,
+    BLOCK_K, CodeRows, GemmInt8, ROW_PANELS,
     tile::{self, Left},
 };
 use crate::{Element, Isa, Kernels, PANEL, pack, scratch::Scratch};
@@ -27,6 +27,8 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         // SAFETY: the caller's promise.
         unsafe {
             match kernels.isa() {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.pairs(kernels, rows, panels, scratch),
                 Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
                 Isa::Neon => self.task::<i8, 2, 1>(kernels, rows, panels, scratch),
                 Isa::NeonDot => self.task::<i8, 6, 1>(kernels, rows, panels, scratch),
@@ -82,8 +84,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             }
         }
         for row in work.rows.clone() {
+            let sums = &work.sums[row - work.rows.start..];
             // SAFETY: the caller's promise.
-            unsafe { self.finish(kernels, row, &work) }
+            unsafe { self.finish(kernels, row, work.panels.clone(), sums, padded, L::OFFSET) }
         }
     }
 
@@ -120,55 +123,68 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         }
     }
 
-    /// What follows the sums of one row.
+    /// What follows the sums of one row, which stand in `sums` every `stride` rows and are of codes less `center`.
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
-    unsafe fn finish<L: Left>(&self, kernels: Kernels, row: usize, work: &Work<L>) {
+    pub(super) unsafe fn finish(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        panels: Range<usize>,
+        sums: &[[i32; PANEL]],
+        stride: usize,
+        center: i32,
+    ) {
         let (scale, zero_point) = self.left.pair(row);
-        // Of the codes as they were multiplied.
-        let zero_point = zero_point.wrapping_sub(L::OFFSET);
-        let halves = self.epilogue.halves();
-        let columns = self.epilogue.columns(&work.panels);
-        let mut products = [[0.0; PANEL]; GROUP_PANELS];
-        let sums = &work.sums[row - work.rows.start..];
-        // Panels whose columns are all there and follow each other.
-        let whole = if halves == 1 {
-            columns.len() / PANEL
-        } else {
-            0
-        };
-        let columns = columns.start..columns.start + whole * PANEL;
-        let (scales, weights) = (&self.scale[columns.clone()], &self.sums[columns]);
-        let operands = scales.as_chunks().0.iter().zip(weights.as_chunks().0);
-        let panels = sums.iter().step_by(work.padded).zip(&mut products);
-        for ((scales, weights), (sums, products)) in operands.zip(panels) {
-            *products = tile::scaled(kernels, sums, zero_point, weights, scale, scales);
-        }
-        for (index, panel) in work.panels.clone().enumerate().skip(whole) {
-            let (sums, products) = (&sums[index * work.padded], &mut products[index]);
-            let column = panel / halves * PANEL;
-            let width = PANEL.min(self.epilogue.n - column);
-            let column = column + panel % halves * self.epilogue.n;
-            let (scales, weights) = (
-                &self.scale[column..][..width],
-                &self.sums[column..][..width],
-            );
-            for lane in 0..width {
-                let sum = sums[lane].wrapping_sub(zero_point.wrapping_mul(weights[lane]));
-                products[lane] = sum as f32 * (scale * scales[lane]);
+        let zero_point = zero_point.wrapping_sub(center);
+        let mut start = panels.start;
+        while start < panels.end {
+            let end = panels.end.min(start + ROW_PANELS);
+            let mut products = [[0.0; PANEL]; ROW_PANELS];
+            let sums = sums[(start - panels.start) * stride..]
+                .iter()
+                .step_by(stride);
+            for ((panel, sums), products) in (start..end).zip(sums).zip(&mut products) {
+                let (column, width) = self.columns_of(panel);
+                let (scales, weights) = (
+                    &self.scale[column..][..width],
+                    &self.sums[column..][..width],
+                );
+                // A whole panel is a loop of constant length.
+                match (scales.first_chunk(), weights.first_chunk()) {
+                    (Some(scales), Some(weights)) => {
+                        *products =
+                            tile::scaled(kernels, sums, zero_point, weights, scale, scales);
+                    }
+                    _ => {
+                        for lane in 0..width {
+                            let sum =
+                                sums[lane].wrapping_sub(zero_point.wrapping_mul(weights[lane]));
+                            products[lane] = sum as f32 * (scale * scales[lane]);
+                        }
+                    }
+                }
             }
+            let products = &mut products[..end - start];
+            // SAFETY: the caller's promise.
+            unsafe {
+                match self.epilogue.halves() {
+                    1 => self.epilogue.row_of(kernels, row, start..end, products),
+                    _ => self.epilogue.row(kernels, row, start..end, products, 1),
+                }
+            }
+            start = end;
         }
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.epilogue.row(
-                kernels,
-                row,
-                work.panels.clone(),
-                &products[..work.panels.len()],
-                1,
-            )
-        }
+    }
+
+    /// Where the scales of a panel's columns begin, and how many columns it has.
+    #[inline(always)]
+    pub(super) fn columns_of(&self, panel: usize) -> (usize, usize) {
+        let halves = self.epilogue.halves();
+        let column = panel / halves * PANEL;
+        let width = PANEL.min(self.epilogue.n - column);
+        (column + panel % halves * self.epilogue.n, width)
     }
 }

@@ -194,10 +194,7 @@ fn convolution_is_what_it_says() {
                 out: &mut out,
             };
             let mut job = Conv2dInt8::new(kernels, params, operands).unwrap();
-            run_alone(
-                &mut job,
-                &mut vec![0; scratch_bytes(out_h * out_w, k, out_c)],
-            );
+            run_alone(&mut job, &mut vec![0; conv2d_scratch_bytes(&params)]);
             for (out, exact) in out.iter().zip(&exact) {
                 assert!(
                     (f64::from(*out) - exact).abs() < 1e-4,
@@ -285,6 +282,105 @@ fn the_longest_sums_of_the_largest_terms_are_exact() {
                 [exact; 2],
                 "{kernels:?}"
             );
+        }
+    }
+}
+
+/// What each instruction set gives for a convolution of these codes and weights with scales of one, and the scalar
+/// reference's.
+fn convolutions(params: Conv2dParams, x: &[u8], zero_point: i32, weights: &[i8]) -> Vec<Vec<f32>> {
+    let p = params;
+    let k = p.kernel_h * p.kernel_w * p.in_c;
+    let mut codes = vec![0; codes_bytes(p.in_h * p.in_w, p.in_c, false)];
+    codes[..4].copy_from_slice(&1.0f32.to_le_bytes());
+    codes[4..8].copy_from_slice(&zero_point.to_le_bytes());
+    codes[codes_start(p.in_h * p.in_w, false)..].copy_from_slice(x);
+    let weight = pack::pack_i8_conv_panels(p.out_c, p.in_c, (p.kernel_h, p.kernel_w), weights);
+    let sums: Vec<i32> = weights
+        .chunks(k)
+        .map(|row| row.iter().map(|w| i32::from(*w)).sum())
+        .collect();
+    let scale = vec![1.0; p.out_c];
+    let run = |kernels| {
+        let mut out = vec![f32::NAN; p.out_h * p.out_w * p.out_c];
+        let operands = Conv2dInt8Operands {
+            x: &codes,
+            weight: &weight,
+            scale: &scale,
+            sums: &sums,
+            bias: None,
+            shift: None,
+            residual: Residual::None,
+            out: &mut out,
+        };
+        let mut job = Conv2dInt8::new(kernels, params, operands).unwrap();
+        run_alone(&mut job, &mut vec![0; conv2d_scratch_bytes(&params)]);
+        out
+    };
+    Kernels::all().map(run).collect()
+}
+
+fn three_by_three(size: (usize, usize), up: usize, in_c: usize, out_c: usize) -> Conv2dParams {
+    let (in_h, in_w) = size;
+    Conv2dParams {
+        in_h,
+        in_w,
+        in_c,
+        up_h: in_h * up,
+        up_w: in_w * up,
+        out_h: in_h * up,
+        out_w: in_w * up,
+        out_c,
+        kernel_h: 3,
+        kernel_w: 3,
+        stride: 1,
+        pad_top: 1,
+        pad_left: 1,
+        activation: Activation::None,
+    }
+}
+
+/// Blocks of channels of different lengths, runs of tiles, groups of panels, odd edges, enlarging.
+#[test]
+fn convolutions_in_tiles_are_the_direct_sums() {
+    let mut r = Random::new(11);
+    for (size, up, in_c, out_c) in [
+        ((4, 4), 1, 16, 16),
+        ((5, 7), 1, 80, 33),
+        ((9, 9), 1, 144, 16),
+        ((17, 19), 1, 32, 70),
+        ((5, 6), 2, 208, 20),
+        ((40, 31), 1, 16, 5),
+    ] {
+        let params = three_by_three(size, up, in_c, out_c);
+        let x: Vec<u8> = (0..size.0 * size.1 * in_c)
+            .map(|_| r.below(256) as u8)
+            .collect();
+        let weights: Vec<i8> = (0..out_c * 9 * in_c)
+            .map(|_| (r.below(255) as i32 - 127) as i8)
+            .collect();
+        let results = convolutions(params, &x, r.below(256) as i32, &weights);
+        for result in &results {
+            assert_eq!(result, &results[0], "{params:?}");
+        }
+    }
+}
+
+/// Sums as large as they can be, and one block of channels more than tiles are used for.
+#[test]
+fn the_largest_sums_of_convolutions_in_tiles_are_exact() {
+    for in_c in [3632, 3648] {
+        for (code, weight) in [(0, 127), (255, 127), (0, -128), (255, -128)] {
+            for zero_point in [0, 255] {
+                let params = three_by_three((4, 4), 1, in_c, 1);
+                let (x, weights) = (vec![code; 16 * in_c], vec![weight; 9 * in_c]);
+                let results = convolutions(params, &x, zero_point, &weights);
+                let inner = 9 * in_c as i64 * (i64::from(code) - i64::from(zero_point));
+                assert_eq!(results[0][5], (inner * i64::from(weight)) as f32);
+                for result in &results {
+                    assert_eq!(result, &results[0], "{in_c} {code} {weight}");
+                }
+            }
         }
     }
 }
