@@ -126,7 +126,7 @@ pub(super) fn conv2d_params(random: &mut Random, size: Size) -> Conv2dParams {
             Conv2dParams {
                 in_h,
                 in_w,
-                in_c: random.pick(&[1, 3, 4, 8, 16, 16, 30, 70, 80]),
+                in_c: random.pick(&[1, 3, 4, 8, 16, 30, 70]),
                 up_h,
                 up_w,
                 out_h: 1 + (up_h + random.below(3)) / stride,
