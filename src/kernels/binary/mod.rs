@@ -102,13 +102,13 @@ impl<'a, T: Element> Binary<'a, T> {
             if !scalar {
                 T::load_slice(kernels, &b[index * CHUNK..][..out.len()], y);
             }
-            for (x, y) in x.iter_mut().zip(y) {
-                *x = match self.params.kind {
-                    BinaryKind::Add => *x + *y,
-                    BinaryKind::Sub => *x - *y,
-                    BinaryKind::Mul => *x * *y,
-                    BinaryKind::Div => *x / *y,
-                };
+            // A loop for each: with the choice inside, not every compiler makes vectors of it.
+            let pairs = x.iter_mut().zip(y);
+            match self.params.kind {
+                BinaryKind::Add => pairs.for_each(|(x, y)| *x += *y),
+                BinaryKind::Sub => pairs.for_each(|(x, y)| *x -= *y),
+                BinaryKind::Mul => pairs.for_each(|(x, y)| *x *= *y),
+                BinaryKind::Div => pairs.for_each(|(x, y)| *x /= *y),
             }
             T::store_slice(kernels, x, out);
         }
