@@ -102,15 +102,37 @@ impl<'a, T: Element> Binary<'a, T> {
             if !scalar {
                 T::load_slice(kernels, &b[index * CHUNK..][..out.len()], y);
             }
-            // A loop for each: with the choice inside, not every compiler makes vectors of it.
-            let pairs = x.iter_mut().zip(y);
-            match self.params.kind {
-                BinaryKind::Add => pairs.for_each(|(x, y)| *x += *y),
-                BinaryKind::Sub => pairs.for_each(|(x, y)| *x -= *y),
-                BinaryKind::Mul => pairs.for_each(|(x, y)| *x *= *y),
-                BinaryKind::Div => pairs.for_each(|(x, y)| *x /= *y),
-            }
+            combine(self.params.kind, x, y);
             T::store_slice(kernels, x, out);
+        }
+    }
+}
+
+/// Each of `x` with its `y`, into `x`.
+#[inline(always)]
+fn combine(kind: BinaryKind, x: &mut [f32], y: &[f32]) {
+    // A loop for each: with the choice inside, it is made again for each element on ARM.
+    let pairs = x.iter_mut().zip(y);
+    match kind {
+        BinaryKind::Add => {
+            for (x, y) in pairs {
+                *x += *y;
+            }
+        }
+        BinaryKind::Sub => {
+            for (x, y) in pairs {
+                *x -= *y;
+            }
+        }
+        BinaryKind::Mul => {
+            for (x, y) in pairs {
+                *x *= *y;
+            }
+        }
+        BinaryKind::Div => {
+            for (x, y) in pairs {
+                *x /= *y;
+            }
         }
     }
 }
