@@ -12,13 +12,24 @@ pub enum Isa {
     Avx2,
     /// AVX-512 (F, BW, DQ, VL, VNNI) with FMA and F16C.
     Avx512Vnni,
-    /// Advanced SIMD of AArch64.
+    /// Advanced SIMD of AArch64, which every such CPU has.
     Neon,
+    /// The same with dot products of bytes (`SDOT`), as Cortex-A76 has.
+    NeonDot,
+    /// The same with matrix products of bytes (`USMMLA`).
+    NeonI8mm,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512Vnni];
+    pub const ALL: &'static [Isa] = &[
+        Isa::Scalar,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+        Isa::Avx2,
+        Isa::Avx512Vnni,
+    ];
 
     /// The name that `KILN_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -27,6 +38,8 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
+            Isa::NeonI8mm => "neoni8mm",
         }
     }
 
@@ -50,6 +63,15 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             Isa::Neon => cfg!(target_arch = "aarch64"),
+            // What the kernel says at the first call (`getauxval`), and the same from then on.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => {
+                Isa::NeonDot.available() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::NeonDot | Isa::NeonI8mm => false,
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512Vnni => false,
         }
@@ -149,6 +171,7 @@ impl Kernels {
     ///
     /// # Safety
     /// This CPU must have `isa`.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) unsafe fn assume(isa: Isa) -> Self {
         Self { isa }

@@ -24,7 +24,9 @@ pub unsafe fn run<B: Body>(body: &B, phase: usize, task: usize, scratch: &mut [u
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512vnni::run(body, phase, task, scratch),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::run(body, phase, task, scratch),
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => {
+                neon::run(body, kernels, phase, task, scratch)
+            }
             _ => body.scalar(phase, task, scratch),
         }
     }
@@ -38,6 +40,9 @@ pub fn f16_to_f32(kernels: Kernels, from: &[F16], to: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
         Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every AArch64 CPU has the features.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f16_to_f32(from, to) },
         _ => from
             .iter()
             .zip(to)
@@ -53,6 +58,9 @@ pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
         Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every AArch64 CPU has the features.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f32_to_f16(from, to) },
         _ => from
             .iter()
             .zip(to)

@@ -1,8 +1,66 @@
-use crate::{Isa, Kernels, job::Body};
+use std::{arch::aarch64::*, hint};
 
+use crate::{F16, Isa, Kernels, job::Body};
+
+/// One compiled body for all of the sets: they differ in the functions that multiply bytes, which it calls.
+///
 /// # Safety
 /// As [`Job::run`](crate::Job::run). Every AArch64 CPU that this is built for has the features.
-pub unsafe fn run<B: Body>(body: &B, phase: usize, task: usize, scratch: &mut [u8]) {
-    // SAFETY: the caller's promise.
-    unsafe { body.portable(Kernels::assume(Isa::Neon), phase, task, scratch) }
+pub unsafe fn run<B: Body>(
+    body: &B,
+    kernels: Kernels,
+    phase: usize,
+    task: usize,
+    scratch: &mut [u8],
+) {
+    // SAFETY: the caller's promise; no other set calls this.
+    unsafe {
+        hint::assert_unchecked(matches!(
+            kernels.isa(),
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm
+        ));
+        body.portable(kernels, phase, task, scratch)
+    }
+}
+
+/// # Safety
+/// This CPU has the features. Both slices are of one length.
+#[inline]
+#[target_feature(enable = "neon")]
+pub unsafe fn f16_to_f32(from: &[F16], to: &mut [f32]) {
+    let (from_eights, from_rest) = from.as_chunks::<8>();
+    let (to_eights, to_rest) = to.as_chunks_mut::<8>();
+    for (from, to) in from_eights.iter().zip(to_eights) {
+        // SAFETY: both are arrays of eight, and an `F16` is a `u16`.
+        unsafe {
+            let halves = vreinterpretq_f16_u16(vld1q_u16(from.as_ptr().cast()));
+            vst1q_f32(to.as_mut_ptr(), vcvt_f32_f16(vget_low_f16(halves)));
+            vst1q_f32(to.as_mut_ptr().add(4), vcvt_high_f32_f16(halves));
+        }
+    }
+    from_rest
+        .iter()
+        .zip(to_rest)
+        .for_each(|(from, to)| *to = from.to_f32());
+}
+
+/// # Safety
+/// This CPU has the features. Both slices are of one length.
+#[inline]
+#[target_feature(enable = "neon")]
+pub unsafe fn f32_to_f16(from: &[f32], to: &mut [F16]) {
+    let (from_eights, from_rest) = from.as_chunks::<8>();
+    let (to_eights, to_rest) = to.as_chunks_mut::<8>();
+    for (from, to) in from_eights.iter().zip(to_eights) {
+        // SAFETY: both are arrays of eight, and an `F16` is a `u16`.
+        unsafe {
+            let low = vcvt_f16_f32(vld1q_f32(from.as_ptr()));
+            let halves = vcvt_high_f16_f32(low, vld1q_f32(from.as_ptr().add(4)));
+            vst1q_u16(to.as_mut_ptr().cast(), vreinterpretq_u16_f16(halves));
+        }
+    }
+    from_rest
+        .iter()
+        .zip(to_rest)
+        .for_each(|(from, to)| *to = F16::from_f32(*from));
 }

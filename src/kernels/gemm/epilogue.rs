@@ -181,8 +181,13 @@ impl<'a, T: Element> Epilogue<'a, T> {
     /// Products and the bias from `column` of its row on, into `to`.
     #[inline(always)]
     fn biased(&self, products: &[[f32; PANEL]], stride: usize, column: usize, to: &mut [f32]) {
-        for (to, products) in to.chunks_mut(PANEL).zip(products.iter().step_by(stride)) {
-            to.copy_from_slice(&products[..to.len()]);
+        let mut products = products.iter().step_by(stride);
+        let (panels, rest) = to.as_chunks_mut::<PANEL>();
+        for (to, products) in panels.iter_mut().zip(&mut products) {
+            *to = *products;
+        }
+        if let Some(products) = products.next() {
+            rest.copy_from_slice(&products[..rest.len()]);
         }
         if let Some(bias) = self.bias {
             add(to, &bias[column..][..to.len()]);

@@ -172,7 +172,7 @@ fn no_tile(_: Isa) -> Option<&'static str> {
 fn gemm_tile(isa: Isa) -> Option<&'static str> {
     match isa {
         Isa::Scalar => None,
-        Isa::Avx2 | Isa::Neon => Some("6x16"),
+        Isa::Avx2 | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Some("6x16"),
         Isa::Avx512Vnni => Some("12x32"),
     }
 }
@@ -180,7 +180,9 @@ fn gemm_tile(isa: Isa) -> Option<&'static str> {
 fn int8_tile(isa: Isa) -> Option<&'static str> {
     match isa {
         Isa::Scalar => None,
-        Isa::Avx2 | Isa::Neon => Some("6x16"),
+        Isa::Neon => Some("2x16"),
+        Isa::NeonI8mm => Some("4x16"),
+        Isa::Avx2 | Isa::NeonDot => Some("6x16"),
         Isa::Avx512Vnni => Some("12x32"),
     }
 }

@@ -56,6 +56,9 @@ impl<T: Element> AttentionInt8<'_, T> {
         unsafe {
             match kernels.isa() {
                 Isa::Avx512Vnni => self.tile::<u8, 12, 2>(kernels, head, queries, scratch),
+                Isa::Neon => self.tile::<i8, 2, 1>(kernels, head, queries, scratch),
+                Isa::NeonDot => self.tile::<i8, 6, 1>(kernels, head, queries, scratch),
+                Isa::NeonI8mm => self.tile::<u8, 4, 1>(kernels, head, queries, scratch),
                 _ => self.tile::<i16, 6, 1>(kernels, head, queries, scratch),
             }
         }
@@ -105,19 +108,16 @@ impl<T: Element> AttentionInt8<'_, T> {
                 work.multiply_keys::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
             }
             work.weigh(&codes, start, keys);
-            for row in (0..rows).step_by(ROWS) {
-                let values =
-                    |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
-                let mut column = 0;
-                while column + PANELS <= columns {
-                    let values: [_; PANELS] = array::from_fn(|p| values(column + p));
-                    work.gather::<ROWS, PANELS>(kernels, values, row, column);
-                    column += PANELS;
-                }
-                while column < columns {
-                    work.gather::<ROWS, 1>(kernels, [values(column)], row, column);
-                    column += 1;
-                }
+            let values = |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
+            let mut column = 0;
+            while column + PANELS <= columns {
+                let values: [_; PANELS] = array::from_fn(|p| values(column + p));
+                work.gather_columns::<ROWS, PANELS>(kernels, values, column);
+                column += PANELS;
+            }
+            while column < columns {
+                work.gather_columns::<ROWS, 1>(kernels, [values(column)], column);
+                column += 1;
             }
         }
         for (row, query) in queries.enumerate() {
@@ -223,6 +223,8 @@ impl<L: Left> Work<'_, L> {
                 .zip(offsets)
                 .zip(scales)
             {
+                // Codes of queries that are short of their offset give products that are, too.
+                let offset = if L::OFFSET == OFFSET { 0 } else { *offset };
                 *score = (product - offset) as f32 * (factor * scale);
             }
             scores[keys..].fill(f32::NEG_INFINITY);
@@ -253,16 +255,40 @@ impl<L: Left> Work<'_, L> {
         }
     }
 
-    /// Adds `ROWS` rows of weights times the tile's values to `sums`.
+    /// Adds all rows of weights times the tile's values to `sums`.
+    #[inline(always)]
+    fn gather_columns<const ROWS: usize, const PANELS: usize>(
+        &mut self,
+        kernels: Kernels,
+        values: [&[Steps]; PANELS],
+        column: usize,
+    ) {
+        // What a row of weights gives that are zero.
+        let mut nothing = [[[0; PANEL]; 1]; PANELS];
+        if L::OFFSET != 0 {
+            let mut weights = [[L::default(); TILE]];
+            L::fill(&[0; TILE], &mut weights[0]);
+            L::multiply::<1, PANELS, _>(kernels, &weights, values, nothing.each_mut());
+        }
+        for row in (0..self.rows).step_by(ROWS) {
+            self.gather::<ROWS, PANELS>(kernels, values, &nothing, row, column);
+        }
+    }
+
+    /// [`Work::gather_columns`] of `ROWS` rows.
     #[inline(always)]
     fn gather<const ROWS: usize, const PANELS: usize>(
         &mut self,
         kernels: Kernels,
         values: [&[Steps]; PANELS],
+        nothing: &[[[i32; PANEL]; 1]; PANELS],
         row: usize,
         column: usize,
     ) {
         let mut products = [[[0; PANEL]; ROWS]; PANELS];
+        for (products, [nothing]) in products.iter_mut().zip(nothing) {
+            products.fill(nothing.map(|x| -x));
+        }
         let weights = self.weights[row..].first_chunk().expect("rows are padded");
         L::multiply::<ROWS, PANELS, _>(kernels, weights, values, products.each_mut());
         for (p, products) in products.iter().enumerate() {

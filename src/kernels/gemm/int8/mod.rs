@@ -6,6 +6,12 @@ mod avx2;
 mod avx512vnni;
 mod conv2d;
 mod linear;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neondot;
+#[cfg(target_arch = "aarch64")]
+mod neoni8mm;
 mod portable;
 mod scalar;
 #[cfg(test)]

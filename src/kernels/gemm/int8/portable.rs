@@ -28,6 +28,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         unsafe {
             match kernels.isa() {
                 Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
+                Isa::Neon => self.task::<i8, 2, 1>(kernels, rows, panels, scratch),
+                Isa::NeonDot => self.task::<i8, 6, 1>(kernels, rows, panels, scratch),
+                Isa::NeonI8mm => self.task::<u8, 4, 1>(kernels, rows, panels, scratch),
                 _ => self.task::<i16, 6, 1>(kernels, rows, panels, scratch),
             }
         }
@@ -57,7 +60,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         let groups = pack::i8_padded_k(self.k) / 4;
         let blocks = (groups * 4).div_ceil(BLOCK_K);
         for block in 0..blocks {
-            let groups = block * groups / blocks..(block + 1) * groups / blocks;
+            // All but the last end with whole fours of these.
+            let end = |block: usize| groups.min((block * groups / blocks).next_multiple_of(4));
+            let groups = end(block)..end(block + 1);
             let start = groups.start * 4;
             let present = self.k.min(groups.end * 4).saturating_sub(start);
             let line = &mut line[..groups.len() * 4];
@@ -120,14 +125,29 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
     #[inline(always)]
-    unsafe fn finish<L>(&self, kernels: Kernels, row: usize, work: &Work<L>) {
+    unsafe fn finish<L: Left>(&self, kernels: Kernels, row: usize, work: &Work<L>) {
         let (scale, zero_point) = self.left.pair(row);
+        // Of the codes as they were multiplied.
+        let zero_point = zero_point.wrapping_sub(L::OFFSET);
         let halves = self.epilogue.halves();
+        let columns = self.epilogue.columns(&work.panels);
         let mut products = [[0.0; PANEL]; GROUP_PANELS];
-        let sums = work.sums[row - work.rows.start..]
-            .iter()
-            .step_by(work.padded);
-        for ((panel, sums), products) in work.panels.clone().zip(sums).zip(&mut products) {
+        let sums = &work.sums[row - work.rows.start..];
+        // Panels whose columns are all there and follow each other.
+        let whole = if halves == 1 {
+            columns.len() / PANEL
+        } else {
+            0
+        };
+        let columns = columns.start..columns.start + whole * PANEL;
+        let (scales, weights) = (&self.scale[columns.clone()], &self.sums[columns]);
+        let operands = scales.as_chunks().0.iter().zip(weights.as_chunks().0);
+        let panels = sums.iter().step_by(work.padded).zip(&mut products);
+        for ((scales, weights), (sums, products)) in operands.zip(panels) {
+            *products = tile::scaled(kernels, sums, zero_point, weights, scale, scales);
+        }
+        for (index, panel) in work.panels.clone().enumerate().skip(whole) {
+            let (sums, products) = (&sums[index * work.padded], &mut products[index]);
             let column = panel / halves * PANEL;
             let width = PANEL.min(self.epilogue.n - column);
             let column = column + panel % halves * self.epilogue.n;

@@ -2,7 +2,7 @@
 
 use std::array;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::Isa;
 use crate::{Kernels, PANEL, scratch::Plain};
 
@@ -12,8 +12,12 @@ pub type Rows<const ROWS: usize> = [[i32; PANEL]; ROWS];
 /// A row of a panel: four steps of sixteen columns.
 pub type Steps = [i8; 4 * PANEL];
 
-/// What the left matrix's codes are kept as: bytes, or 16 bits for instruction sets that multiply these.
+/// What the left matrix's codes are kept as: bytes, bytes less [`OFFSET`](Left::OFFSET) for instruction sets that
+/// multiply bytes of one kind, or 16 bits for those that multiply these.
 pub trait Left: Plain {
+    /// What a code as this type is short of.
+    const OFFSET: i32 = 0;
+
     /// The codes as this type.
     fn fill(codes: &[u8], to: &mut [Self]);
 
@@ -52,6 +56,39 @@ impl Left for u8 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
             Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the same.
+            Isa::NeonI8mm => unsafe { super::neoni8mm::multiply(a, b, sums) },
+            _ => portable(a, b, sums),
+        }
+    }
+}
+
+impl Left for i8 {
+    const OFFSET: i32 = 128;
+
+    #[inline(always)]
+    fn fill(codes: &[u8], to: &mut [i8]) {
+        for (code, to) in codes.iter().zip(to) {
+            *to = (code ^ 128) as i8;
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
+        kernels: Kernels,
+        a: &[[i8; STRIDE]; ROWS],
+        b: [&[Steps]; PANELS],
+        sums: [&mut Rows<ROWS>; PANELS],
+    ) {
+        check(b, STRIDE);
+        match kernels.isa() {
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
+            Isa::NeonDot => unsafe { super::neondot::multiply(a, b, sums) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the same.
+            Isa::Neon => unsafe { super::neon::multiply(a, b, sums) },
             _ => portable(a, b, sums),
         }
     }
@@ -78,6 +115,33 @@ impl Left for i16 {
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
             Isa::Avx2 => unsafe { super::avx2::multiply(a, b, sums) },
             _ => portable(a, b, sums),
+        }
+    }
+}
+
+/// A whole panel's products of one row: `sum - zero_point weight` as `f32`, times `scale of_column`.
+#[inline(always)]
+pub fn scaled(
+    kernels: Kernels,
+    sums: &[i32; PANEL],
+    zero_point: i32,
+    weights: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    match kernels.isa() {
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every AArch64 CPU has the features.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe {
+            super::neon::scaled(sums, zero_point, weights, scale, of_columns)
+        },
+        _ => {
+            let mut products = [0.0; PANEL];
+            for lane in 0..PANEL {
+                let sum = sums[lane].wrapping_sub(zero_point.wrapping_mul(weights[lane]));
+                products[lane] = sum as f32 * (scale * of_columns[lane]);
+            }
+            products
         }
     }
 }
