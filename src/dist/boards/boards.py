@@ -5,8 +5,8 @@ boards.py model KILN PACKAGE     what a model multiplies and weighs, as JSON, fo
 boards.py page                   the page, from counts.json and the figures below
 
 counts.json also has the instructions and the multiplications of two products, as the program of `benches/arm` executes them
-on each CPU: `count gemm 256x640x640` and `count conv 16x16x320x320`, one run less none. How many instructions a core executes
-in a cycle, and how fast clock, memory and cards are, are the makers' and reviewers' figures.
+on each CPU: `count gemm 256x640x640` and `count conv 16x16x320x320`, one run less none. Cores and clocks are the makers' figures;
+what a core executes in a cycle, bandwidths and cards are assumed, for the reasons below.
 """
 
 import json
@@ -31,7 +31,8 @@ AVX2 = 8.0
 #
 # Instructions in a cycle: the Cortex-A53 issues two, and one of 128 bits takes its 64-bit pipe twice; the A72 issues three,
 # of which one multiplies; the A76 four, of which two multiply (the makers' optimization guides). Loops wait besides, so about
-# two thirds of what would be possible are assumed. Bandwidths: of copies, not of the memory's data sheet.
+# two thirds of what would be possible are assumed. Memory: what copies are seen to reach, a third to a half of the data sheet's.
+# Cards: four fifths of what the board's slot can do (25 MB/s at 50 MHz, 50 at DDR50, 104 at SDR104).
 BOARDS = [
     ("Raspberry Pi Zero 2 W", 512, 4, 1.0, "cortex-a53", 0.7, 1.7, 20),
     ("Raspberry Pi 3 B+", 1024, 4, 1.4, "cortex-a53", 0.7, 2.2, 20),
@@ -124,8 +125,8 @@ HEAD = """\
 # Which board, which model, how long
 
 **These are estimates.** Nobody has measured them on these boards. [`boards.py`](boards/boards.py) computes them from instructions that were
-counted under an emulator and from the makers' and reviewers' figures for clocks and memory; they may be wrong by a factor of two. To measure the
-truth takes a minute:
+counted under an emulator, from the makers' figures for cores and clocks, and from assumptions that stand below; they may be wrong by a factor of two. To
+measure the truth takes a minute:
 
 ```sh
 kiln doctor my-model.kiln                                   # is the board slowed down, does the model fit
