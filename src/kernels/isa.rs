@@ -171,6 +171,7 @@ impl Kernels {
     ///
     /// # Safety
     /// This CPU must have `isa`.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) unsafe fn assume(isa: Isa) -> Self {
         Self { isa }

@@ -102,15 +102,37 @@ impl<'a, T: Element> Binary<'a, T> {
             if !scalar {
                 T::load_slice(kernels, &b[index * CHUNK..][..out.len()], y);
             }
-            for (x, y) in x.iter_mut().zip(y) {
-                *x = match self.params.kind {
-                    BinaryKind::Add => *x + *y,
-                    BinaryKind::Sub => *x - *y,
-                    BinaryKind::Mul => *x * *y,
-                    BinaryKind::Div => *x / *y,
-                };
-            }
+            combine(self.params.kind, x, y);
             T::store_slice(kernels, x, out);
+        }
+    }
+}
+
+/// Each of `x` with its `y`, into `x`.
+#[inline(always)]
+fn combine(kind: BinaryKind, x: &mut [f32], y: &[f32]) {
+    // A loop for each: with the choice inside, it is made again for each element on ARM.
+    let pairs = x.iter_mut().zip(y);
+    match kind {
+        BinaryKind::Add => {
+            for (x, y) in pairs {
+                *x += *y;
+            }
+        }
+        BinaryKind::Sub => {
+            for (x, y) in pairs {
+                *x -= *y;
+            }
+        }
+        BinaryKind::Mul => {
+            for (x, y) in pairs {
+                *x *= *y;
+            }
+        }
+        BinaryKind::Div => {
+            for (x, y) in pairs {
+                *x /= *y;
+            }
         }
     }
 }

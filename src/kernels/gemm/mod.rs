@@ -8,6 +8,8 @@ mod conv2d;
 mod epilogue;
 pub(crate) mod int8;
 mod linear;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod scalar;
 #[cfg(test)]

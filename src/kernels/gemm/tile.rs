@@ -1,6 +1,6 @@
 use std::array;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::Isa;
 use crate::{Kernels, PANEL};
 
@@ -28,6 +28,9 @@ pub fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the same.
         Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every AArch64 CPU has the features; the lengths were checked above.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { super::neon::multiply(a, b, sums) },
         _ => portable(a, b, sums),
     }
 }

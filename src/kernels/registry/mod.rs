@@ -194,7 +194,8 @@ fn int8_tile(isa: Isa) -> Option<&'static str> {
     match isa {
         Isa::Scalar => None,
         Isa::Neon => Some("2x16"),
-        Isa::Avx2 | Isa::NeonDot | Isa::NeonI8mm => Some("6x16"),
+        Isa::NeonI8mm => Some("4x16"),
+        Isa::Avx2 | Isa::NeonDot => Some("6x16"),
         Isa::Avx512Vnni => Some("12x32"),
     }
 }

@@ -60,7 +60,7 @@ impl<T: Element> AttentionInt8<'_, T> {
                 Isa::Avx512Vnni => self.tile::<u8, 12, 2>(kernels, head, queries, scratch),
                 Isa::Neon => self.tile::<i8, 2, 1>(kernels, head, queries, scratch),
                 Isa::NeonDot => self.tile::<i8, 6, 1>(kernels, head, queries, scratch),
-                Isa::NeonI8mm => self.tile::<u8, 6, 1>(kernels, head, queries, scratch),
+                Isa::NeonI8mm => self.tile::<u8, 4, 1>(kernels, head, queries, scratch),
                 _ => self.tile::<i16, 6, 1>(kernels, head, queries, scratch),
             }
         }

@@ -18,20 +18,14 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
     sums: [&mut Rows<ROWS>; PANELS],
 ) {
     const { assert!(STRIDE.is_multiple_of(8)) }
-    let (sixes, rest) = a.as_chunks::<6>();
+    let (fours, rest) = a.as_chunks::<4>();
     let (pairs, single) = rest.as_chunks::<2>();
     for (b, sums) in b.into_iter().zip(sums) {
-        let (sums_of_sixes, rest) = sums.as_chunks_mut::<6>();
+        let (sums_of_fours, rest) = sums.as_chunks_mut::<4>();
         let (sums_of_pairs, sums_of_single) = rest.as_chunks_mut::<2>();
-        for ([p, q, r, s, t, u], sums) in sixes.iter().zip(sums_of_sixes) {
+        for ([p, q, r, s], sums) in fours.iter().zip(sums_of_fours) {
             // SAFETY: the caller's promise.
-            unsafe {
-                tile(
-                    [[p, q], [r, s], [t, u]].map(rows),
-                    b,
-                    sums.as_flattened_mut(),
-                )
-            }
+            unsafe { tile([[p, q], [r, s]].map(rows), b, sums.as_flattened_mut()) }
         }
         for ([p, q], sums) in pairs.iter().zip(sums_of_pairs) {
             // SAFETY: the same.

@@ -32,7 +32,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
                 Isa::Neon => self.task::<i8, 2, 1>(kernels, rows, panels, scratch),
                 Isa::NeonDot => self.task::<i8, 6, 1>(kernels, rows, panels, scratch),
-                Isa::NeonI8mm => self.task::<u8, 6, 1>(kernels, rows, panels, scratch),
+                Isa::NeonI8mm => self.task::<u8, 4, 1>(kernels, rows, panels, scratch),
                 _ => self.task::<i16, 6, 1>(kernels, rows, panels, scratch),
             }
         }
