@@ -53,6 +53,8 @@ pub use picture::{
     Background, ModelName, Picture, PictureFormat, Raster, RasterError, Remembered,
     RememberedError, Settings,
 };
+#[cfg(feature = "kiosk")]
+pub(crate) use picture::lanczos;
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};

@@ -2,6 +2,7 @@
 //! several threads.
 
 pub(super) mod bus;
+pub(super) mod clock;
 pub(super) mod lanes;
 pub(super) mod loan;
 pub mod memory;
