@@ -1,4 +1,4 @@
-//! The steps of a drawing allocate nothing, whatever the sampler.
+//! The steps of a drawing allocate nothing, whatever the sampler, also where each is written to a file.
 
 #[allow(dead_code)]
 mod common;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::toy;
 use kiln::pipeline::samplers::SamplerKind;
-use kiln::pipeline::{Init, Mask, Raster};
+use kiln::pipeline::{Checkpoint, Init, Mask, Raster};
 use kiln::{Kiln, Progress, Request};
 
 /// The system's allocator, counting.
@@ -52,6 +52,8 @@ fn steps_allocate_nothing() {
 }
 
 fn check(kiln: Kiln, samplers: &[SamplerKind]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kept = folder.path().join("kept");
     let kiln = kiln.threads(NonZeroUsize::new(2).expect("two"));
     for &sampler in samplers {
         // What is said changes on the way.
@@ -68,16 +70,23 @@ fn check(kiln: Kiln, samplers: &[SamplerKind]) {
             ..Init::new(raster(99))
         };
         for request in [request.clone(), request.init(init)] {
-            let mut counts = [0; 8];
-            kiln.draw(&request, &mut |progress| {
-                if let Progress::Denoised { step, .. } = progress {
-                    counts[step - 1] = ALLOCATIONS.load(Ordering::SeqCst);
-                }
-                ControlFlow::Continue(())
-            })
-            .expect("a picture");
-            assert!(counts[0] > 0);
-            assert_eq!(counts, [counts[0]; 8], "{sampler}");
+            let settings = kiln.settings(&request).expect("a request");
+            for checkpoint in [None, Some(Checkpoint::new(&kept))] {
+                let mut counts = [0; 8];
+                let mut watch = |progress: Progress<'_>| {
+                    if let Progress::Denoised { step, .. } = progress {
+                        counts[step - 1] = ALLOCATIONS.load(Ordering::SeqCst);
+                    }
+                    ControlFlow::Continue(())
+                };
+                let picture = match &checkpoint {
+                    Some(checkpoint) => kiln.draw_kept(&settings, checkpoint, &mut watch),
+                    None => kiln.draw_settings(&settings, &mut watch),
+                };
+                picture.expect("a picture");
+                assert!(counts[0] > 0);
+                assert_eq!(counts, [counts[0]; 8], "{sampler}");
+            }
         }
     }
 }

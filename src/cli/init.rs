@@ -50,7 +50,8 @@ pub struct Args {
 pub struct Pictures(HashMap<(PathBuf, Background), Raster>);
 
 impl Pictures {
-    fn open(&mut self, path: &Path, background: Background) -> Result<Raster, CliError> {
+    /// Reads a picture.
+    pub fn open(&mut self, path: &Path, background: Background) -> Result<Raster, CliError> {
         let key = (path.to_owned(), background);
         if let Some(raster) = self.0.get(&key) {
             return Ok(raster.clone());
@@ -90,6 +91,11 @@ impl Args {
             request = request.hires(hires);
         }
         Ok(request)
+    }
+
+    /// The picture to begin with, and the mask.
+    pub fn paths(&self) -> (Option<&Path>, Option<&Path>) {
+        (self.init.as_deref(), self.mask.as_deref())
     }
 
     /// Options that say something of another one need it.

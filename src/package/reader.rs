@@ -22,6 +22,7 @@ pub struct Package<'a> {
     weights: &'a [u8],
     weights_offset: u64,
     checksums: &'a [[u8; 4]],
+    identity: u64,
 }
 
 /// The sections of this version, as they are found; the index is the id less one.
@@ -32,6 +33,13 @@ impl<'a> Sections<'a> {
         let found = self.0.get(id as usize - 1).copied().flatten();
         found.ok_or_else(|| Place::section(id).error(What::Missing))
     }
+}
+
+/// The header's checksum, which is of those of all sections but the weights, and that of the weights' checksums.
+fn identity(bytes: &[u8], checksums: &[u8]) -> u64 {
+    let header = bytes.get(24..28).and_then(|bytes| bytes.as_array());
+    let header = u32::from_le_bytes(*header.unwrap_or(&[0; 4]));
+    u64::from(header) << 32 | u64::from(crc32c(checksums))
 }
 
 impl<'a> Package<'a> {
@@ -73,7 +81,13 @@ impl<'a> Package<'a> {
             weights,
             weights_offset,
             checksums: checksums.as_chunks().0,
+            identity: identity(bytes, checksums),
         })
+    }
+
+    /// Tells packages apart by their contents: made of the checksums of all sections and weights.
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The model card, JSON.

@@ -6,6 +6,7 @@ use kiln_package::{GraphKind, Port};
 
 use crate::runtime::{Data, ProgramId, Session, Silent, memory};
 
+use super::checkpoint::{Checkpoint, Keeper, Position, State};
 use super::contexts::{Chunked, Contexts};
 use super::error::SectionError;
 use super::guidance::{guide, rescale};
@@ -55,6 +56,8 @@ pub(super) struct Programs {
 
 /// A way from noise, or a picture under noise, to latents.
 pub(super) struct Pass {
+    /// Its number, from 0.
+    number: usize,
     /// Width and height in pixels.
     pub(super) size: (u32, u32),
     /// Steps of the sampler.
@@ -66,6 +69,15 @@ pub(super) struct Pass {
     before: (usize, usize),
     /// Steps that all passes take.
     all: usize,
+}
+
+/// What a pass begins with.
+struct Begin<'a> {
+    settings: &'a Settings,
+    contexts: &'a Contexts,
+    source: Source<'a>,
+    /// The latents that the pass before has left.
+    before: &'a [f32],
 }
 
 /// The programs of some passes, each with the lanes that it runs with.
@@ -91,6 +103,29 @@ impl Kiln {
     pub fn draw_settings(
         &self,
         settings: &Settings,
+        progress: &mut Watch<'_>,
+    ) -> Result<Picture, Error> {
+        self.draw_and_keep(settings, None, progress)
+    }
+
+    /// As [`Kiln::draw_settings`], and writes to the checkpoint's file when the drawing begins and after each step. Goes on
+    /// from what the file held when it was opened, if it was, with the picture of a drawing that was never disturbed; then
+    /// `progress` is told of the steps that are still done. The file stays when the drawing has ended, however it did: whoever
+    /// has the picture safe removes it.
+    pub fn draw_kept(
+        &self,
+        settings: &Settings,
+        checkpoint: &Checkpoint,
+        progress: &mut Watch<'_>,
+    ) -> Result<Picture, Error> {
+        let keeper = Keeper::new(checkpoint, self, settings)?;
+        self.draw_and_keep(settings, Some(keeper), progress)
+    }
+
+    fn draw_and_keep(
+        &self,
+        settings: &Settings,
+        mut keeper: Option<Keeper<'_>>,
         progress: &mut Watch<'_>,
     ) -> Result<Picture, Error> {
         let passes = self.passes(settings)?;
@@ -121,14 +156,28 @@ impl Kiln {
         };
         let mut latents = Vec::new();
         for (index, pass) in passes.iter().enumerate() {
-            latents = self.denoise(&mut session, pass, settings, source, &contexts, progress)?;
+            let begin = Begin {
+                settings,
+                contexts: &contexts,
+                source,
+                before: &latents,
+            };
+            let (len, _) = sizes(&self.output(pass.programs.unet, "out_sample")?);
+            let left = match &keeper {
+                Some(keeper) => keeper.left_by(index, passes.len(), len)?,
+                None => None,
+            };
+            latents = match left {
+                Some(left) => left,
+                None => self.denoise(&mut session, pass, begin, &mut keeper, progress)?,
+            };
             let (Some(next), Some(hires)) = (passes.get(index + 1), settings.hires) else {
                 break;
             };
             source = match hires.upscaler {
                 Upscaler::Latent => Source::Latents(self.enlarge(&latents, pass, next)?),
                 Upscaler::Lanczos => {
-                    let pixels = rgb8(&self.decode(&mut session, pass, &mut latents)?);
+                    let pixels = rgb8(&self.decode(&mut session, pass, &mut latents.clone())?);
                     enlarged = Canvas::of_pixels(pixels, pass.size, next.size);
                     Source::Canvas(&enlarged)
                 }
@@ -160,6 +209,7 @@ impl Kiln {
             ..
         } = *settings;
         let mut passes = vec![Pass {
+            number: 0,
             size: (width, height),
             steps,
             start: steps - settings.taken_at_first(),
@@ -173,6 +223,7 @@ impl Kiln {
             let again = hires.steps.unwrap_or(steps);
             let encodes = hires.upscaler == Upscaler::Lanczos;
             passes.push(Pass {
+                number: 1,
                 size,
                 steps: again,
                 start: again - hires.taken(steps),
@@ -280,12 +331,17 @@ impl Kiln {
         &self,
         session: &mut Session,
         pass: &Pass,
-        settings: &Settings,
-        source: Source<'_>,
-        contexts: &Contexts,
+        begin: Begin<'_>,
+        keeper: &mut Option<Keeper<'_>>,
         progress: &mut Watch<'_>,
     ) -> Result<Vec<f32>, Error> {
         let programs = &pass.programs;
+        let Begin {
+            settings,
+            contexts,
+            source,
+            before,
+        } = begin;
         let (_, sample_shape) = sizes(&self.input(programs.unet, "sample")?);
         let (len, _) = sizes(&self.output(programs.unet, "out_sample")?);
         let (_, mut context_shape) = sizes(&self.input(programs.unet, "encoder_hidden_states")?);
@@ -307,7 +363,26 @@ impl Kiln {
         let mut input = latents.clone();
         input.extend(&given.channels);
         let (steps_before, evaluations_before) = pass.before;
-        for index in 0..sampler.evaluations().len() {
+        let mut position = Position {
+            pass: pass.number,
+            index: 0,
+            step: steps_before,
+            steps: pass.all,
+        };
+        if let Some(keeper) = keeper {
+            keeper.make_room(len, before.len(), sampler.state().len());
+            match keeper.go_on(position, &mut latents, &mut noise, &mut *sampler)? {
+                Some(saved) => position = saved,
+                None => keeper.save(&State {
+                    position,
+                    noise: &noise,
+                    latents: &latents,
+                    before,
+                    sampler: sampler.state(),
+                })?,
+            }
+        }
+        for index in position.index..sampler.evaluations().len() {
             let Evaluation {
                 timestep,
                 sigma,
@@ -356,6 +431,16 @@ impl Kiln {
             if sampler.completes_step(index) {
                 if let Some(kept) = &kept {
                     kept.restore(sampler.mixture(index + 1), &mut latents);
+                }
+                (position.index, position.step) = (index + 1, step);
+                if let Some(keeper) = keeper {
+                    keeper.save(&State {
+                        position,
+                        noise: &noise,
+                        latents: &latents,
+                        before,
+                        sampler: sampler.state(),
+                    })?;
                 }
                 report(
                     progress,

@@ -1,11 +1,13 @@
 //! What can go wrong between a prompt and its picture.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use kiln_package::GraphKind;
 
 use crate::runtime::RuntimeError;
 
+use super::checkpoint::CheckpointError;
 use super::prompt::PromptError;
 use super::samplers::ScheduleError;
 
@@ -42,6 +44,14 @@ pub enum Error {
         graph: GraphKind,
         /// The sampler's step, from 1.
         step: Option<usize>,
+    },
+    /// The drawing cannot be kept in a file, or gone on with from one.
+    #[error("{}: {source}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CheckpointError,
     },
     /// The caller, or a signal, asked to stop.
     #[error("cancelled")]

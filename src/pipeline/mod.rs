@@ -10,6 +10,7 @@
 //! - `draw`: the whole of it, top to bottom; `request` is what goes in, `picture` what comes out.
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
+//! - `checkpoint`: drawings that are broken off and gone on with.
 //! - `memory`: whether a drawing fits in a budget.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `init`: pictures to begin with, and a second pass.
@@ -18,6 +19,7 @@
 //! - `card`: what the package says about its model; `embedded`: the model that is a part of the program.
 
 mod card;
+mod checkpoint;
 mod contexts;
 mod draw;
 #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
@@ -45,6 +47,7 @@ use kiln_package::GraphKind;
 use crate::runtime::{Cancellation, MemoryPlan, Model, RuntimeError, SessionOptions};
 
 pub use card::{Card, Defaults, SourceCard, TextCard};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
 pub use init::{Hires, Init, Mask, Resize, UnknownResize, UnknownUpscaler, Upscaler};

@@ -19,9 +19,14 @@ pub const SIZES: [(u32, u32); 2] = [(64, 64), (96, 64)];
 
 /// The package's bytes, with a card and a scheduler changed by the keys of `card` and `scheduler`.
 pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
+    package_of(&SIZES, card, scheduler)
+}
+
+/// The same for other widths and heights.
+pub fn package_of(sizes: &[(u32, u32)], card: &Value, scheduler: &Value) -> Vec<u8> {
     let mut parts = Parts::default();
     parts.text_encoder(1);
-    for (width, height) in SIZES {
+    for &(width, height) in sizes {
         parts.unet(height, width);
         parts.vae_decoder(height, width);
         parts.vae_encoder(height, width);

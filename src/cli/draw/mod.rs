@@ -1,10 +1,12 @@
 //! `kiln draw`: pictures of prompts.
 //!
 //! - `options`: what each picture may have of its own; `batch`: prompts from a file; `grid`: pictures side by side.
+//! - `keep`: a drawing that can be broken off.
 //! - `names`: what files are called; `watch`: progress and previews; `terminal`: pictures as text.
 
 mod batch;
 mod grid;
+mod keep;
 mod names;
 mod options;
 mod terminal;
@@ -63,6 +65,12 @@ pub struct Args {
     /// Write how the picture comes along to this file after each step, or `FILE:every N` of them
     #[arg(long, value_name = "FILE", value_parser = Preview::parse)]
     preview: Option<Preview>,
+    /// Write after each step to this file what it takes to go on from there; it is removed when the picture is written
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompts", "grid"])]
+    checkpoint: Option<PathBuf>,
+    /// Go on with the drawing of a checkpoint, whose file is written to as before
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompts", "grid"])]
+    resume: Option<PathBuf>,
     /// Show pictures in the terminal
     #[arg(long)]
     show: bool,
@@ -88,9 +96,11 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
         false => Some(Grid::new(&args.grid)?),
     };
     let said = said(args, axes.as_ref())?;
+    let checkpoint = keep::open(args)?;
     let cancellation = Cancellation::new();
+    let path = keep::model(args, checkpoint.as_ref());
     let mut kiln =
-        Kiln::from_model(model::open(args.model.as_deref())?)?.cancellation(cancellation.clone());
+        Kiln::from_model(model::open(path.as_deref())?)?.cancellation(cancellation.clone());
     exit_on_bus_error(kiln.model())
         .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
     if let Some(threads) = args.threads {
@@ -99,7 +109,16 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
     if let Some(bytes) = budget(args)?.and_then(Ram::bytes) {
         kiln = kiln.ram(bytes);
     }
-    let jobs = jobs(&kiln, &said, axes.is_some())?;
+    let jobs = match &checkpoint {
+        Some(checkpoint) if args.resume.is_some() => {
+            vec![keep::job(&kiln, checkpoint, &args.said)?]
+        }
+        _ => jobs(&kiln, &said, axes.is_some())?,
+    };
+    let checkpoint = match checkpoint {
+        Some(new) if args.resume.is_none() => Some(keep::keep(&kiln, new, args, &jobs)?),
+        other => other,
+    };
     let names = Names {
         count: jobs.iter().map(|job| job.count).sum(),
         model: kiln.card().name.clone(),
@@ -130,7 +149,7 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
             settings.seed = seed;
             number += 1;
             let start = Instant::now();
-            let picture = watcher.draw(&kiln, &settings)?;
+            let picture = watcher.draw(&kiln, &settings, checkpoint.as_ref())?;
             let seconds = start.elapsed().as_secs_f64();
             if seed == job.settings.seed && !args.quiet {
                 warn_of_cut(&picture);
@@ -139,6 +158,9 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
                 names.target(job.options.output.as_deref(), number, &settings)?;
             let encode = |out: &mut Vec<u8>| picture.encode(format, out);
             let path = write(&target, encode)?;
+            if let Some(checkpoint) = &checkpoint {
+                checkpoint.remove()?;
+            }
             told(args, &picture, &path, seconds)?;
             if let Some(sheet) = &mut sheet {
                 let size = (picture.width(), picture.height());

@@ -121,6 +121,11 @@ impl Said {
         self
     }
 
+    /// The names of the options.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Fails with the nearest name if no picture has the option.
     pub fn check_name(name: &str) -> Result<(), String> {
         let command = command();

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiln::Error;
-use kiln::pipeline::{Kiln, Picture, PictureFormat, Progress, Settings};
+use kiln::pipeline::{Checkpoint, Kiln, Picture, PictureFormat, Progress, Settings};
 
+use super::keep;
 use super::terminal::Screen;
 use crate::cli::error::CliError;
 use crate::cli::output::Target;
@@ -45,12 +46,17 @@ pub struct Watcher<'a> {
 
 impl Watcher<'_> {
     /// Draws a picture and shows how it comes along.
-    pub fn draw(&mut self, kiln: &Kiln, settings: &Settings) -> Result<Picture, CliError> {
+    pub fn draw(
+        &mut self,
+        kiln: &Kiln,
+        settings: &Settings,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Picture, CliError> {
         let bar = bar(settings.taken(), self.quiet);
         let mut kept = None;
         let mut failed = None;
         let mut steps = Steps::default();
-        let result = kiln.draw_settings(settings, &mut |progress| {
+        let mut watch = |progress: Progress<'_>| {
             bar.inc(1);
             match progress {
                 Progress::Encoded { .. } => {
@@ -62,6 +68,8 @@ impl Watcher<'_> {
                     steps: count,
                     latents,
                 } => {
+                    // Of a drawing that goes on the first steps are not seen.
+                    bar.set_position(step as u64 + 1);
                     bar.set_message(match step == count {
                         true => "decoding".to_owned(),
                         false => steps.message(step, count),
@@ -80,20 +88,31 @@ impl Watcher<'_> {
                 _ => {}
             }
             ControlFlow::Continue(())
-        });
+        };
+        let result = match checkpoint {
+            Some(checkpoint) => kiln.draw_kept(settings, checkpoint, &mut watch),
+            None => kiln.draw_settings(settings, &mut watch),
+        };
         bar.finish_and_clear();
         if let Some(error) = failed {
             return Err(error);
         }
-        match (result, kept, self.preview) {
-            (Err(Error::Cancelled), Some(step), Some(preview)) => {
-                Err(CliError::Interrupted(format!(
-                    "kept {}, the preview of step {step} of {}",
-                    preview.path.display(),
-                    settings.taken()
-                )))
+        match result {
+            Err(Error::Cancelled) => {
+                let preview = kept.zip(self.preview).map(|(step, preview)| {
+                    let (path, steps) = (preview.path.display(), settings.taken());
+                    format!("kept {path}, the preview of step {step} of {steps}")
+                });
+                let left: Vec<String> = [preview, checkpoint.and_then(keep::hint)]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                Err(match left.is_empty() {
+                    true => CliError::Cancelled,
+                    false => CliError::Interrupted(left.join("; ")),
+                })
             }
-            (result, _, _) => {
+            result => {
                 let picture = result?;
                 if let Some(screen) = &mut self.screen {
                     screen.show((picture.width(), picture.height()), picture.pixels());

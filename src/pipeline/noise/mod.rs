@@ -58,16 +58,24 @@ impl FromStr for Rng {
 }
 
 /// A stream of normally distributed numbers, mean 0 and deviation 1.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Noise {
     stream: Stream,
     fills: u64,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Stream {
     Torch(Box<Torch>),
     Philox(Philox),
+}
+
+impl fmt::Debug for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Noise")
+            .field("fills", &self.fills)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Noise {
@@ -97,6 +105,43 @@ impl Noise {
             Stream::Philox(philox) => philox.fill(out),
         }
         self.fills += 1;
+    }
+
+    /// The most words of [`Noise::save`].
+    pub(super) const MAX_WORDS: usize = 3 + Torch::WORDS;
+
+    /// Writes where the stream is to `words` and returns those that are filled.
+    pub(super) fn save<'a>(&self, words: &'a mut [u32; Self::MAX_WORDS]) -> &'a [u32] {
+        let (kind, state) = words.split_at_mut(3);
+        kind[1] = self.fills as u32;
+        kind[2] = (self.fills >> 32) as u32;
+        let len = match &self.stream {
+            Stream::Torch(torch) => {
+                kind[0] = 0;
+                torch.save(state);
+                Torch::WORDS
+            }
+            Stream::Philox(philox) => {
+                kind[0] = 1;
+                state[..Philox::WORDS].copy_from_slice(&philox.save());
+                Philox::WORDS
+            }
+        };
+        &words[..3 + len]
+    }
+
+    /// The stream that [`Noise::save`] has written.
+    pub(super) fn load(mut words: impl Iterator<Item = u32>) -> Option<Self> {
+        let (kind, low, high) = (words.next()?, words.next()?, words.next()?);
+        let state: Vec<u32> = words.take(Self::MAX_WORDS).collect();
+        Some(Self {
+            stream: match kind {
+                0 => Stream::Torch(Box::new(Torch::load(&state)?)),
+                1 => Stream::Philox(Philox::load(&state)?),
+                _ => return None,
+            },
+            fills: u64::from(low) | u64::from(high) << 32,
+        })
     }
 
     /// How often numbers were drawn. A new stream that is drawn from as often, with as many numbers each time, goes on with

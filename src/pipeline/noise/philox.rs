@@ -13,15 +13,28 @@ const UNIT: f64 = 1.0 / 4_294_967_296.0;
 const TURN: f32 = 1.462_918e-9;
 
 /// The stream of a seed, all of whose 64 bits count.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Philox {
     seed: u64,
     calls: u32,
 }
 
 impl Philox {
+    /// Words of a state.
+    pub(super) const WORDS: usize = 3;
+
     pub(super) fn new(seed: u64) -> Self {
         Self { seed, calls: 0 }
+    }
+
+    pub(super) fn save(&self) -> [u32; Self::WORDS] {
+        [self.seed as u32, (self.seed >> 32) as u32, self.calls]
+    }
+
+    pub(super) fn load(words: &[u32]) -> Option<Self> {
+        let [low, high, calls] = *words.as_array()?;
+        let seed = u64::from(low) | u64::from(high) << 32;
+        Some(Self { seed, calls })
     }
 
     /// Fills `out` as `torch.randn(out.len())` would: with the next call's numbers, however many they are.

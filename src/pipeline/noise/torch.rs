@@ -17,7 +17,7 @@ const STATE: usize = 624;
 const SHIFT: usize = 397;
 
 /// The stream of `torch.Generator().manual_seed(seed)`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Torch {
     state: [u32; STATE],
     next: usize,
@@ -26,6 +26,33 @@ pub(super) struct Torch {
 }
 
 impl Torch {
+    /// Words of a state: the generator's, the next one's number, whether a number is kept and its bits.
+    pub(super) const WORDS: usize = STATE + 4;
+
+    /// Writes the state.
+    pub(super) fn save(&self, words: &mut [u32]) {
+        let kept = self.kept.unwrap_or_default().to_bits();
+        words[..STATE].copy_from_slice(&self.state);
+        words[STATE..Self::WORDS].copy_from_slice(&[
+            self.next as u32,
+            u32::from(self.kept.is_some()),
+            kept as u32,
+            (kept >> 32) as u32,
+        ]);
+    }
+
+    /// The state that [`Torch::save`] wrote.
+    pub(super) fn load(words: &[u32]) -> Option<Self> {
+        let (state, rest) = words.split_at_checked(STATE)?;
+        let [next, is_kept, low, high] = *rest.as_array()?;
+        let kept = f64::from_bits(u64::from(low) | u64::from(high) << 32);
+        Some(Self {
+            state: *state.as_array()?,
+            next: Some(next as usize).filter(|next| *next <= STATE)?,
+            kept: (is_kept != 0).then_some(kept),
+        })
+    }
+
     /// As in PyTorch, only the low 32 bits of the seed count.
     pub(super) fn new(seed: u64) -> Self {
         let mut state = [0; STATE];
