@@ -36,7 +36,7 @@ pub(super) fn draw(
     }
     match kiln.draw_kept(settings, &checkpoint, watch) {
         // A disk that is full or gone: the picture is worth more than what it could be gone on with from.
-        Err(Error::Checkpoint(error)) => {
+        Err(error @ Error::Checkpoint { .. }) => {
             tracing::error!("{error}; the picture is drawn without");
             remove(path);
             kiln.draw_settings(settings, watch)
@@ -47,9 +47,7 @@ pub(super) fn draw(
 
 /// Removes a drawing's file: its picture is safe, or never will be.
 pub(super) fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("{}: {error}", path.display());
+    if let Err(error) = Checkpoint::new(path).remove() {
+        tracing::warn!("{error}");
     }
 }

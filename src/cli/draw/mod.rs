@@ -4,11 +4,11 @@
 //! - `keep`: a drawing that can be broken off.
 //! - `names`: what files are called; `watch`: progress and previews; `terminal`: pictures as text.
 
-mod batch;
+pub(super) mod batch;
 mod grid;
 mod keep;
 mod names;
-mod options;
+pub(super) mod options;
 mod terminal;
 mod watch;
 
@@ -106,7 +106,7 @@ pub fn draw(args: &Args) -> Result<(), CliError> {
     if let Some(threads) = args.threads {
         kiln = kiln.threads(threads);
     }
-    if let Some(bytes) = budget(args)?.and_then(Ram::bytes) {
+    if let Some(bytes) = budget(args.ram)?.and_then(Ram::bytes) {
         kiln = kiln.ram(bytes);
     }
     let jobs = match &checkpoint {
@@ -233,7 +233,7 @@ fn jobs(kiln: &Kiln, said: &[Said], is_grid: bool) -> Result<Vec<Job>, CliError>
 }
 
 /// The options, with those of a picture that is named where they are silent.
-fn with_like(said: &Said) -> Result<PictureOptions, CliError> {
+pub(super) fn with_like(said: &Said) -> Result<PictureOptions, CliError> {
     let options = said.parse()?;
     let Some(path) = &options.like else {
         return Ok(options);
@@ -282,8 +282,8 @@ fn told(args: &Args, picture: &Picture, path: &Path, seconds: f64) -> Result<(),
 }
 
 /// The budget that is said: as an option, else in the environment.
-fn budget(args: &Args) -> Result<Option<Ram>, CliError> {
-    match (args.ram, std::env::var("KILN_RAM")) {
+pub(super) fn budget(said: Option<Ram>) -> Result<Option<Ram>, CliError> {
+    match (said, std::env::var("KILN_RAM")) {
         (Some(ram), _) => Ok(Some(ram)),
         (None, Ok(text)) if !text.is_empty() => values::ram(&text)
             .map(Some)

@@ -14,7 +14,7 @@ use super::prompts::Prompts;
 use crate::display::{
     Colors, Display, DisplayError, Dither, Fit, Framebuffer, Geometry, Look, PngFile, Rotation,
 };
-pub(super) use section::Section;
+pub(super) use section::{Section, nearest, texts};
 
 /// The longest configuration, in bytes.
 const MAX_BYTES: u64 = 1 << 22;

@@ -25,7 +25,7 @@ pub(in crate::kiosk) struct Feeds {
 }
 
 /// What gives prompts as they are sent.
-pub(in crate::kiosk) trait Feed {
+trait Feed {
     /// The next, if there is one; never waits.
     fn next(&mut self) -> Option<String>;
 }

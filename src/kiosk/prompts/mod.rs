@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::config::{ConfigError, Section};
-pub(super) use feed::{Feed, Feeds};
+pub(super) use feed::Feeds;
 pub(super) use lines::MAX_LINE;
 use template::Template;
 
@@ -214,7 +214,7 @@ fn check_list(section: &Section, key: &str, list: &[String]) -> Result<(), Confi
 fn minutes(text: &str) -> Result<u32, String> {
     let error = || "expected a time of day such as 07:30".to_owned();
     let (hours, minutes) = text.split_once(':').ok_or_else(error)?;
-    let digits = |text: &str, below: u32| {
+    let digits = |text: &str, below: u32| -> Result<u32, String> {
         let is_number = (1..=2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
         text.parse().ok().filter(|number| is_number && *number < below).ok_or_else(error)
     };
