@@ -11,7 +11,8 @@ use embedded_graphics::pixelcolor::{BinaryColor, Rgb565, Rgb888};
 use embedded_graphics::prelude::*;
 use embedded_graphics_simulator::{OutputSettings, SimulatorDisplay};
 use kiln::display::{
-    Colors, Display, Dither, Fit, Frame, Framebuffer, Geometry, Look, Panel, PngFile, Rotation, Screen,
+    Colors, Display, Dither, Fit, Frame, Framebuffer, Geometry, Look, Panel, PngFile, Rotation,
+    Screen,
 };
 
 #[path = "../src/display/examples/panels.rs"]
@@ -37,7 +38,10 @@ fn screen(size: (u32, u32), look: Look) -> Screen {
     screen.set_picture(size, &pixels);
     screen.set_caption("Żółw à la plage — crème brûlée, 2 łyżki");
     screen.set_progress(Some((7, 20)));
-    screen.set_preview(Some(((2, 2), &[250, 10, 10, 10, 250, 10, 10, 10, 250, 250, 250, 10])));
+    screen.set_preview(Some((
+        (2, 2),
+        &[250, 10, 10, 10, 250, 10, 10, 10, 250, 250, 250, 10],
+    )));
     screen
 }
 
@@ -52,15 +56,23 @@ fn golden(name: &str, size: (u32, u32), pixels: &[u8]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/display");
     let path = folder.join(format!("{name}.png"));
     if env::var_os("KILN_BLESS").is_some() {
-        let picture = image::RgbImage::from_raw(size.0, size.1, pixels.to_vec()).expect("a picture");
+        let picture =
+            image::RgbImage::from_raw(size.0, size.1, pixels.to_vec()).expect("a picture");
         picture.save(&path).expect("written");
     }
     let (found, expected) = read(&path);
     assert_eq!(found, size, "{name}");
-    let differing = expected.chunks(3).zip(pixels.chunks(3)).position(|(a, b)| a != b);
+    let differing = expected
+        .chunks(3)
+        .zip(pixels.chunks(3))
+        .position(|(a, b)| a != b);
     if let Some(place) = differing {
         let (x, y) = (place as u32 % size.0, place as u32 / size.0);
-        panic!("{name}: at {x},{y}: {:?}, not {:?}", &pixels[place * 3..place * 3 + 3], &expected[place * 3..place * 3 + 3]);
+        panic!(
+            "{name}: at {x},{y}: {:?}, not {:?}",
+            &pixels[place * 3..place * 3 + 3],
+            &expected[place * 3..place * 3 + 3]
+        );
     }
 }
 
@@ -76,7 +88,10 @@ fn decoded(path: &Path, (width, height): (u32, u32), bits: u32, stride: usize) -
     for row in bytes.chunks_exact(stride) {
         let size = bits as usize / 8;
         for pixel in row[..width as usize * size].chunks_exact(size) {
-            let word = pixel.iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+            let word = pixel
+                .iter()
+                .rev()
+                .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
             pixels.extend(match bits {
                 16 => [
                     ((word >> 11) * 255 / 31) as u8,
@@ -100,9 +115,13 @@ fn framebuffers_of_each_depth() {
         let file = path(&folder, "fb");
         let _ = fs::remove_file(&file);
         let stride = SIZE.0 * bits / 8 + gap;
-        let geometry = Geometry::new(SIZE.0, SIZE.1, bits).and_then(|geometry| geometry.stride(stride));
+        let geometry =
+            Geometry::new(SIZE.0, SIZE.1, bits).and_then(|geometry| geometry.stride(stride));
         let geometry = geometry.expect("a geometry");
-        Framebuffer::plain(&file, geometry).expect("opened").show(&frame).expect("shown");
+        Framebuffer::plain(&file, geometry)
+            .expect("opened")
+            .show(&frame)
+            .expect("shown");
         let found = decoded(&file, SIZE, bits, stride as usize);
         match bits {
             16 => golden("framebuffer-16", SIZE, &found),
@@ -116,8 +135,15 @@ fn fewer_colours() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut screen = screen(SIZE, Look::default());
     let frame = screen.compose().clone();
-    for (colors, name) in [(Colors::one_bit(), "1-bit"), (Colors::seven(), "7-color"), (Colors::rgb565(), "rgb565")] {
-        for (dither, way) in [(Dither::Diffusion, "diffusion"), (Dither::BlueNoise, "blue-noise")] {
+    for (colors, name) in [
+        (Colors::one_bit(), "1-bit"),
+        (Colors::seven(), "7-color"),
+        (Colors::rgb565(), "rgb565"),
+    ] {
+        for (dither, way) in [
+            (Dither::Diffusion, "diffusion"),
+            (Dither::BlueNoise, "blue-noise"),
+        ] {
             let file = path(&folder, "now.png");
             let mut display = PngFile::new(&file, SIZE).colors(colors.clone(), dither);
             display.show(&frame).expect("shown");
@@ -150,12 +176,21 @@ fn the_simulator_shows_the_same() {
     let mut screen = screen(SIZE, Look::default());
     let frame = screen.compose().clone();
     let settings = OutputSettings::default();
-    fn shown<C>(mut panel: Panel<SimulatorDisplay<C>>, frame: &Frame, settings: &OutputSettings) -> Vec<u8>
+    fn shown<C>(
+        mut panel: Panel<SimulatorDisplay<C>>,
+        frame: &Frame,
+        settings: &OutputSettings,
+    ) -> Vec<u8>
     where
         C: PixelColor + Into<Rgb888> + From<BinaryColor>,
     {
         panel.show(frame).expect("shown");
-        panel.target().to_rgb_output_image(settings).as_image_buffer().into_raw().to_vec()
+        panel
+            .target()
+            .to_rgb_output_image(settings)
+            .as_image_buffer()
+            .into_raw()
+            .to_vec()
     }
     let size = Size::new(SIZE.0, SIZE.1);
     let full = Panel::rgb(SimulatorDisplay::<Rgb888>::new(size));
@@ -164,7 +199,11 @@ fn the_simulator_shows_the_same() {
     golden("rgb565-diffusion", SIZE, &shown(high, &frame, &settings));
     let inks = vec![([0; 3], BinaryColor::Off), ([255; 3], BinaryColor::On)];
     let bits = Panel::inks(SimulatorDisplay::<BinaryColor>::new(size), inks).expect("a panel");
-    golden("1-bit-blue-noise", SIZE, &shown(bits.dither(Dither::BlueNoise), &frame, &settings));
+    golden(
+        "1-bit-blue-noise",
+        SIZE,
+        &shown(bits.dither(Dither::BlueNoise), &frame, &settings),
+    );
 }
 
 /// The example's panels are sent every pixel.
@@ -176,7 +215,9 @@ fn panels_on_a_bus() {
     let mut paper = panels::e_paper(spi.clone(), pin(), pin(), pin(), pin()).expect("a panel");
     assert_eq!(paper.size(), (600, 448));
     let before = spi.sent();
-    paper.show(screen((600, 448), Look::default()).compose()).expect("shown");
+    paper
+        .show(screen((600, 448), Look::default()).compose())
+        .expect("shown");
     // Half a byte a pixel.
     assert!(spi.sent() - before >= 600 * 448 / 2);
 
@@ -184,8 +225,14 @@ fn panels_on_a_bus() {
     let mut tft = panels::tft(spi.clone(), pin(), pin(), pin()).expect("a panel");
     assert_eq!(tft.size(), (320, 240));
     let before = spi.sent();
-    tft.show(screen((320, 240), Look::default()).compose()).expect("shown");
+    tft.show(screen((320, 240), Look::default()).compose())
+        .expect("shown");
     assert!(spi.sent() - before >= 320 * 240 * 2);
-    let error = tft.show(screen((240, 320), Look::default()).compose()).expect_err("another size");
-    assert_eq!(error.to_string(), "a frame of 240x320 for a display of 320x240");
+    let error = tft
+        .show(screen((240, 320), Look::default()).compose())
+        .expect_err("another size");
+    assert_eq!(
+        error.to_string(),
+        "a frame of 240x320 for a display of 320x240"
+    );
 }

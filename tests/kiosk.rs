@@ -36,7 +36,14 @@ impl Running {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("kiln"));
         command
             .current_dir(folder)
-            .args(["kiosk", "kiosk.toml", "--log", "debug", "--log-format", "json"])
+            .args([
+                "kiosk",
+                "kiosk.toml",
+                "--log",
+                "debug",
+                "--log-format",
+                "json",
+            ])
             .args(arguments)
             .stdin(Stdio::piped());
         command
@@ -72,7 +79,12 @@ impl Running {
                         return line.to_string();
                     }
                 }
-                Err(_) if self.child.try_wait().expect("its state").is_some() && self.log.try_recv().is_err() => break,
+                Err(_)
+                    if self.child.try_wait().expect("its state").is_some()
+                        && self.log.try_recv().is_err() =>
+                {
+                    break;
+                }
                 Err(_) => {}
             }
         }
@@ -80,7 +92,9 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let killed = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        let killed = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
         assert!(killed.expect("kill").success());
     }
 
@@ -143,26 +157,51 @@ fn pictures_are_drawn_shown_and_kept() {
     );
     let said = succeeds(folder.path(), &["kiosk", "kiosk.toml", "--pictures", "5"]);
     assert_eq!(said, "");
-    assert_eq!(picture_names(folder.path()), ["kiln-000003.png", "kiln-000004.png", "kiln-000005.png"]);
-    assert_eq!(fs::metadata(folder.path().join("fb.raw")).expect("a file").len(), 64 * 80 * 2);
-    let screen = image::open(folder.path().join("now.png")).expect("a PNG").into_rgb8();
+    assert_eq!(
+        picture_names(folder.path()),
+        ["kiln-000003.png", "kiln-000004.png", "kiln-000005.png"]
+    );
+    assert_eq!(
+        fs::metadata(folder.path().join("fb.raw"))
+            .expect("a file")
+            .len(),
+        64 * 80 * 2
+    );
+    let screen = image::open(folder.path().join("now.png"))
+        .expect("a PNG")
+        .into_rgb8();
     assert_eq!(screen.dimensions(), (120, 100));
     // Each picture says how it was drawn, and the last one is on the screen.
     let last = folder.path().join("pictures/kiln-000005.png");
     let said = succeeds(folder.path(), &["show-info", "pictures/kiln-000005.png"]);
-    assert!(said.contains("prompt: a red apple") || said.contains("prompt: a blue apple"), "{said}");
+    assert!(
+        said.contains("prompt: a red apple") || said.contains("prompt: a blue apple"),
+        "{said}"
+    );
     let drawn = image::open(last).expect("a PNG").into_rgb8();
-    let mean = |picture: &image::RgbImage| picture.pixels().map(|p| u64::from(p[0])).sum::<u64>() as f64 / f64::from(picture.width() * picture.height());
+    let mean = |picture: &image::RgbImage| {
+        picture.pixels().map(|p| u64::from(p[0])).sum::<u64>() as f64
+            / f64::from(picture.width() * picture.height())
+    };
     let centre = image::imageops::crop_imm(&screen, 40, 20, 40, 40).to_image();
     let of = image::imageops::crop_imm(&drawn, 12, 12, 40, 40).to_image();
     assert!((mean(&centre) - mean(&of)).abs() < 40.0);
     // `kiosk.toml` says no seed: each picture has another.
-    let infos: Vec<String> = picture_names(folder.path()).iter().map(|name| succeeds(folder.path(), &["show-info", &format!("pictures/{name}")])).collect();
-    let seeds: std::collections::BTreeSet<&str> = infos.iter().flat_map(|info| info.lines().filter(|line| line.starts_with("seed: "))).collect();
+    let infos: Vec<String> = picture_names(folder.path())
+        .iter()
+        .map(|name| succeeds(folder.path(), &["show-info", &format!("pictures/{name}")]))
+        .collect();
+    let seeds: std::collections::BTreeSet<&str> = infos
+        .iter()
+        .flat_map(|info| info.lines().filter(|line| line.starts_with("seed: ")))
+        .collect();
     assert_eq!(seeds.len(), 3);
     // Again: it goes on counting.
     succeeds(folder.path(), &["kiosk", "kiosk.toml", "--pictures", "1"]);
-    assert_eq!(picture_names(folder.path()), ["kiln-000004.png", "kiln-000005.png", "kiln-000006.png"]);
+    assert_eq!(
+        picture_names(folder.path()),
+        ["kiln-000004.png", "kiln-000005.png", "kiln-000006.png"]
+    );
     assert_eq!(state(folder.path())["running"], Value::Null);
 }
 
@@ -171,28 +210,71 @@ fn what_is_wrong_is_told_before_anything_is_done() {
     let folder = kiosk("[prompts]\nlist = ['a red apple']");
     let here = |config: &str, parts: &[&str]| {
         fs::write(folder.path().join("kiosk.toml"), config).expect("written");
-        for check in [&["kiosk", "kiosk.toml"][..], &["kiosk", "kiosk.toml", "--check"]] {
+        for check in [
+            &["kiosk", "kiosk.toml"][..],
+            &["kiosk", "kiosk.toml", "--check"],
+        ] {
             // A folder for pictures may be there already.
             let _ = fs::create_dir(folder.path().join("pictures"));
-            fails(folder.path(), check, 2, &[&["kiosk.toml: "], parts].concat());
+            fails(
+                folder.path(),
+                check,
+                2,
+                &[&["kiosk.toml: "], parts].concat(),
+            );
         }
     };
     let prompts = "[prompts]\nlist = ['a red apple']\n";
-    here(&format!("ordr = 1\n{prompts}"), &["`ordr`: there is no such key"]);
-    here("[prompts]\nlits = ['a']\n", &["`prompts.lits`", "did you mean `list`?"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nstpes = 3"), &["`draw.stpes`", "did you mean `steps`?"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsteps = 'many'"), &["[draw]: ", "steps"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsize = '65x64'"), &["[draw]: ", "65x64"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nprompt = 'a'"), &["`draw.prompt`: [prompts] says"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nthreads = 0"), &["`draw.threads`: expected"]);
-    here(&format!("{prompts}[draw]\nmodel = 'toy.kiln'\nram = 'much'"), &["`draw.ram`: expected"]);
-    here(&format!("{prompts}[draw]\nmodel = 'no.kiln'"), &["no.kiln: "]);
+    here(
+        &format!("ordr = 1\n{prompts}"),
+        &["`ordr`: there is no such key"],
+    );
+    here(
+        "[prompts]\nlits = ['a']\n",
+        &["`prompts.lits`", "did you mean `list`?"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nstpes = 3"),
+        &["`draw.stpes`", "did you mean `steps`?"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsteps = 'many'"),
+        &["[draw]: ", "steps"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsize = '65x64'"),
+        &["[draw]: ", "65x64"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nprompt = 'a'"),
+        &["`draw.prompt`: [prompts] says"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nthreads = 0"),
+        &["`draw.threads`: expected"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nram = 'much'"),
+        &["`draw.ram`: expected"],
+    );
+    here(
+        &format!("{prompts}[draw]\nmodel = 'no.kiln'"),
+        &["no.kiln: "],
+    );
     here("a = [", &["line 1: "]);
     fails(folder.path(), &["kiosk", "none.toml"], 2, &["none.toml: "]);
-    fails(folder.path(), &["kiosk", "kiosk.toml", "--pictures", "0"], 2, &["--pictures"]);
+    fails(
+        folder.path(),
+        &["kiosk", "kiosk.toml", "--pictures", "0"],
+        2,
+        &["--pictures"],
+    );
     configure(folder.path(), prompts);
     let _ = fs::remove_dir_all(folder.path().join("pictures"));
-    assert_eq!(succeeds(folder.path(), &["kiosk", "kiosk.toml", "--check"]), "");
+    assert_eq!(
+        succeeds(folder.path(), &["kiosk", "kiosk.toml", "--check"]),
+        ""
+    );
     assert_eq!(names(folder.path()), ["kiosk.toml", "toy.kiln"]);
 }
 
@@ -206,21 +288,36 @@ fn signals_are_requests() {
     running.signal("USR1");
     assert!(running.says("written").contains("kiln-000002.png"));
     // A bad configuration changes nothing.
-    fs::write(folder.path().join("kiosk.toml"), "kep = 3\n[prompts]\nlist = ['a']").expect("written");
+    fs::write(
+        folder.path().join("kiosk.toml"),
+        "kep = 3\n[prompts]\nlist = ['a']",
+    )
+    .expect("written");
     running.signal("HUP");
     let said = running.says("goes on with the configuration");
-    assert!(said.contains("ERROR") && said.contains("`kep`: there is no such key, did you mean `keep`?"), "{said}");
+    assert!(
+        said.contains("ERROR")
+            && said.contains("`kep`: there is no such key, did you mean `keep`?"),
+        "{said}"
+    );
     running.signal("USR1");
     assert!(running.says("\"drawing\"").contains("a red apple"));
     running.says("written");
-    configure(folder.path(), &one.replace("red", "blue").replace("every", "keep = 2\nevery"));
+    configure(
+        folder.path(),
+        &one.replace("red", "blue")
+            .replace("every", "keep = 2\nevery"),
+    );
     running.signal("HUP");
     running.says("was read again");
     running.signal("USR1");
     assert!(running.says("\"drawing\"").contains("a blue apple"));
     running.says("written");
     running.ends();
-    assert_eq!(picture_names(folder.path()), ["kiln-000003.png", "kiln-000004.png"]);
+    assert_eq!(
+        picture_names(folder.path()),
+        ["kiln-000003.png", "kiln-000004.png"]
+    );
 }
 
 /// Prompts by a FIFO and by standard input, with a line of 10 MB and one that cannot be drawn between them.
@@ -230,13 +327,20 @@ fn prompts_are_sent() {
     let mut running = Running::start(folder.path(), &[]);
     let mut stdin = running.child.stdin.take().expect("standard input");
     let long = "x".repeat(10_000_000);
-    writeln!(stdin, "a red apple\n{long}\n(a:1.2.3)\n{{\"prompt\": \"a blue apple\", \"seed\": 7}}").expect("written");
+    writeln!(
+        stdin,
+        "a red apple\n{long}\n(a:1.2.3)\n{{\"prompt\": \"a blue apple\", \"seed\": 7}}"
+    )
+    .expect("written");
     drop(stdin);
     assert!(running.says("\"drawing\"").contains("a red apple"));
     assert!(running.says("10000000 bytes").contains("WARN"));
     assert!(running.says("1.2.3").contains("the next prompt is tried"));
     let said = running.says("\"drawing\"");
-    assert!(said.contains("a blue apple") && said.contains("\"seed\":7"), "{said}");
+    assert!(
+        said.contains("a blue apple") && said.contains("\"seed\":7"),
+        "{said}"
+    );
     running.says("standard input was closed");
     // It is still there, and draws the last one when asked.
     running.signal("USR1");
@@ -248,7 +352,13 @@ fn prompts_are_sent() {
     let fifo = folder.path().join("prompts.fifo");
     let mut running = Running::start(folder.path(), &[]);
     running.says("prompts.fifo: No such file");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .expect("mkfifo")
+            .success()
+    );
     running.says("prompts are read from it");
     for prompt in ["a red apple", "a blue apple"] {
         fs::write(&fifo, format!("{prompt}\n")).expect("written");
@@ -280,7 +390,10 @@ fn a_drawing_outlives_the_power() {
     running.signal("KILL");
     running.child.wait().expect("killed");
     let begun = state(folder.path())["running"].clone();
-    assert_eq!((&begun["line"], &begun["file"]), (&json!("a blue apple"), &json!("kiln-000002.png")));
+    assert_eq!(
+        (&begun["line"], &begun["file"]),
+        (&json!("a blue apple"), &json!("kiln-000002.png"))
+    );
     // The screen as it was left, but for a display that has forgotten it.
     fs::remove_file(folder.path().join("now.png")).expect("removed");
     let mut running = Running::start(folder.path(), &["--pictures", "1"]);
@@ -295,7 +408,21 @@ fn a_drawing_outlives_the_power() {
     running.child.wait().expect("it ends");
     let seed = begun["seed"].to_string();
     let path = "pictures/kiln-000002.png";
-    succeeds(folder.path(), &["draw", "-m", "toy.kiln", "a blue apple", "--seed", &seed, "--steps", "900", "-o", "same.png"]);
+    succeeds(
+        folder.path(),
+        &[
+            "draw",
+            "-m",
+            "toy.kiln",
+            "a blue apple",
+            "--seed",
+            &seed,
+            "--steps",
+            "900",
+            "-o",
+            "same.png",
+        ],
+    );
     let read = |path: &str| fs::read(folder.path().join(path)).expect("a picture");
     assert!(read(path) == read("same.png"));
     assert!(read("now.png") != first && !checkpoint.exists());
@@ -303,7 +430,8 @@ fn a_drawing_outlives_the_power() {
 
     // A checkpoint that is damaged, or of another drawing, is drawn from the beginning.
     let mut saved = state(folder.path());
-    saved["running"] = json!({"line": "a red apple", "seed": 3, "file": "kiln-000003.png", "tries": 1});
+    saved["running"] =
+        json!({"line": "a red apple", "seed": 3, "file": "kiln-000003.png", "tries": 1});
     fs::write(folder.path().join("pictures/kiosk.json"), saved.to_string()).expect("written");
     fs::write(&checkpoint, "damaged").expect("written");
     configure(folder.path(), config);
@@ -311,14 +439,30 @@ fn a_drawing_outlives_the_power() {
     running.says("is drawn from the beginning");
     running.says("written");
     running.child.wait().expect("it ends");
-    succeeds(folder.path(), &["draw", "-m", "toy.kiln", "a red apple", "--seed", "3", "--steps", "2", "-o", "same.png"]);
+    succeeds(
+        folder.path(),
+        &[
+            "draw",
+            "-m",
+            "toy.kiln",
+            "a red apple",
+            "--seed",
+            "3",
+            "--steps",
+            "2",
+            "-o",
+            "same.png",
+        ],
+    );
     assert!(read("pictures/kiln-000003.png") == read("same.png"));
 }
 
 /// A display that is not there, then is, then is gone again; a folder on a disk that is full.
 #[test]
 fn a_missing_display_and_a_full_disk_are_lived_with() {
-    let folder = kiosk("[prompts]\nlist = ['a red apple']\n[[display]]\npng = 'screen/now.png'\nsize = '64x64'\n[[display]]\nframebuffer = '/dev/null'\n");
+    let folder = kiosk(
+        "[prompts]\nlist = ['a red apple']\n[[display]]\npng = 'screen/now.png'\nsize = '64x64'\n[[display]]\nframebuffer = '/dev/null'\n",
+    );
     let mut running = Running::start(folder.path(), &[]);
     let said = running.says("screen/now.png: No such file");
     assert!(said.contains("goes on without this display"), "{said}");
@@ -330,15 +474,25 @@ fn a_missing_display_and_a_full_disk_are_lived_with() {
     fs::remove_dir_all(folder.path().join("screen")).expect("removed");
     running.says("screen/now.png: No such file");
     let lines = running.ends();
-    let complaints = lines.iter().filter(|line| line.contains("is no framebuffer")).count();
+    let complaints = lines
+        .iter()
+        .filter(|line| line.contains("is no framebuffer"))
+        .count();
     assert_eq!(complaints, 1);
 
     // Files of 2 KiB at most, which the toy's pictures exceed: as a disk that takes no more.
-    let folder = kiosk("[prompts]\nlist = ['a red apple']\n[[display]]\npng = '/dev/shm/no-such-folder/now.png'\n");
+    let folder = kiosk(
+        "[prompts]\nlist = ['a red apple']\n[[display]]\npng = '/dev/shm/no-such-folder/now.png'\n",
+    );
     let mut command = Command::new("sh");
     let program = assert_cmd::cargo::cargo_bin("kiln");
-    let line = "trap '' XFSZ; ulimit -f 4; exec \"$0\" kiosk kiosk.toml --log info --log-format json";
-    command.current_dir(folder.path()).args(["-c", line]).arg(program).stdin(Stdio::null());
+    let line =
+        "trap '' XFSZ; ulimit -f 4; exec \"$0\" kiosk kiosk.toml --log info --log-format json";
+    command
+        .current_dir(folder.path())
+        .args(["-c", line])
+        .arg(program)
+        .stdin(Stdio::null());
     let mut running = Running::of(command);
     for _ in 0..2 {
         let said = running.says("the picture is shown and not kept");
@@ -351,7 +505,9 @@ fn a_missing_display_and_a_full_disk_are_lived_with() {
 /// Resident bytes that are the process's own.
 fn own_bytes(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
@@ -399,13 +555,17 @@ fn systemd_is_told() {
     let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut command = Running::command(folder.path(), &[]);
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "300000");
     let running = Running::of(command);
     let mut heard = Vec::new();
     let mut hears = |part: &str| {
         loop {
             let mut bytes = [0; 512];
-            let len = socket.recv(&mut bytes).unwrap_or_else(|error| panic!("{part}: {error}: {heard:?}"));
+            let len = socket
+                .recv(&mut bytes)
+                .unwrap_or_else(|error| panic!("{part}: {error}: {heard:?}"));
             heard.push(text(&bytes[..len]).to_owned());
             if heard[heard.len() - 1].contains(part) {
                 return;
@@ -420,7 +580,12 @@ fn systemd_is_told() {
     }
     let lines = running.ends();
     hears("STOPPING=1");
-    assert!(lines.iter().any(|line| line.contains("ends after 1 pictures")), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("ends after 1 pictures")),
+        "{lines:?}"
+    );
 }
 
 /// The log's formats and levels.
@@ -429,24 +594,46 @@ fn the_log_is_quiet_unless_it_is_asked() {
     let folder = kiosk("[prompts]\nlist = ['a red apple']\n[[display]]\npng = 'no/now.png'\n");
     let output = kiln(folder.path(), &["kiosk", "kiosk.toml", "--pictures", "1"]);
     let said = text(&output.stderr);
-    assert!(said.contains(" kiln: error: no/now.png: No such file") && said.lines().count() == 1, "{said}");
-    let output = kiln(folder.path(), &["--log", "off", "kiosk", "kiosk.toml", "--pictures", "1"]);
+    assert!(
+        said.contains(" kiln: error: no/now.png: No such file") && said.lines().count() == 1,
+        "{said}"
+    );
+    let output = kiln(
+        folder.path(),
+        &["--log", "off", "kiosk", "kiosk.toml", "--pictures", "1"],
+    );
     assert_eq!(text(&output.stderr), "");
     let run = |name: &str, value: &str| {
         let mut command = assert_cmd::Command::cargo_bin("kiln").expect("the command");
         let command = command.current_dir(folder.path()).env(name, value);
-        let output = command.args(["kiosk", "kiosk.toml", "--pictures", "1"]).output();
+        let output = command
+            .args(["kiosk", "kiosk.toml", "--pictures", "1"])
+            .output();
         let output = output.expect("it runs");
         (output.status.code(), text(&output.stderr).to_owned())
     };
     let (_, said) = run("KILN_LOG", "info");
-    assert!(said.contains(" kiln: info: drawing prompt=\"a red apple\" seed="), "{said}");
+    assert!(
+        said.contains(" kiln: info: drawing prompt=\"a red apple\" seed="),
+        "{said}"
+    );
     let (_, said) = run("JOURNAL_STREAM", "8:1234");
     assert!(said.starts_with("<3>no/now.png: "), "{said}");
     let (_, said) = run("KILN_LOG_FORMAT", "json");
     let line: Value = serde_json::from_str(said.trim()).expect("a JSON object");
     assert_eq!(line["level"], "ERROR");
     let (code, said) = run("KILN_LOG", "loud");
-    assert_eq!((code, said.as_str()), (Some(2), "kiln: KILN_LOG=loud: expected off, error, warn, info, debug or trace\n"));
-    fails(folder.path(), &["info", "toy.kiln", "--log-format", "xml"], 2, &["--log-format", "xml"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            Some(2),
+            "kiln: KILN_LOG=loud: expected off, error, warn, info, debug or trace\n"
+        )
+    );
+    fails(
+        folder.path(),
+        &["info", "toy.kiln", "--log-format", "xml"],
+        2,
+        &["--log-format", "xml"],
+    );
 }

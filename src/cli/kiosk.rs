@@ -54,8 +54,8 @@ pub fn kiosk(args: &Args) -> Result<(), CliError> {
         .map_err(|error| CliError::Failure(format!("signals: {error}")))?;
     let mut reload = || {
         let config = self::config(&args.config).map_err(|error| error.to_string())?;
-        let studio = studio_of(&config)
-            .map_err(|error| format!("{}: {error}", args.config.display()))?;
+        let studio =
+            studio_of(&config).map_err(|error| format!("{}: {error}", args.config.display()))?;
         Ok((config, studio))
     };
     kiosk.run(studio, &mut system, &mut reload, args.pictures);
@@ -77,7 +77,9 @@ fn studio(options: &Map<String, Value>, cancellation: &Cancellation) -> Result<S
     };
     let path = text("model")?.map(PathBuf::from);
     let here = |name: &'static str| move |error: String| format!("`draw.{name}`: {error}");
-    let threads = text("threads")?.map(|text| values::threads(&text)).transpose();
+    let threads = text("threads")?
+        .map(|text| values::threads(&text))
+        .transpose();
     let threads = threads.map_err(here("threads"))?;
     let ram = text("ram")?.map(|text| values::ram(&text)).transpose();
     let ram = draw::budget(ram.map_err(here("ram"))?).map_err(|error| error.to_string())?;
@@ -103,8 +105,8 @@ fn studio(options: &Map<String, Value>, cancellation: &Cancellation) -> Result<S
     // What the options alone make impossible is told now.
     let mut empty = Said::default();
     empty.say("prompt", "");
-    let request = request(&empty, &said, 0, &mut pictures)
-        .and_then(|request| Ok(kiln.settings(&request)?));
+    let request =
+        request(&empty, &said, 0, &mut pictures).and_then(|request| Ok(kiln.settings(&request)?));
     request.map_err(|error| format!("[draw]: {error}"))?;
     Ok(Studio {
         kiln,

@@ -35,7 +35,8 @@ enum Format {
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {
-    LevelFilter::from_str(text).map_err(|_| "expected off, error, warn, info, debug or trace".into())
+    LevelFilter::from_str(text)
+        .map_err(|_| "expected off, error, warn, info, debug or trace".into())
 }
 
 impl Args {
@@ -83,7 +84,10 @@ enum Text {
 
 impl Text {
     fn for_stderr() -> Self {
-        match (std::env::var_os("JOURNAL_STREAM"), std::io::stderr().is_terminal()) {
+        match (
+            std::env::var_os("JOURNAL_STREAM"),
+            std::io::stderr().is_terminal(),
+        ) {
             (_, true) => Self::Terminal,
             (Some(_), false) => Self::Journal,
             (None, false) => Self::Dated,

@@ -66,7 +66,11 @@ impl<T: DrawTarget> Panel<T> {
             let ink = inks.iter().find(|(look, _)| *look == color);
             ink.unwrap_or(&inks[0]).1
         };
-        Some(Self::new(target, Colors::Palette(palette), Box::new(convert)))
+        Some(Self::new(
+            target,
+            Colors::Palette(palette),
+            Box::new(convert),
+        ))
     }
 
     fn new(target: T, colors: Colors, convert: Convert<T::Color>) -> Self {
@@ -93,7 +97,10 @@ impl<T: DrawTarget> Panel<T> {
     }
 
     /// What sends a frame to the panel, where the driver draws in memory first.
-    pub fn flush(mut self, flush: impl FnMut(&mut T) -> Result<(), String> + Send + 'static) -> Self {
+    pub fn flush(
+        mut self,
+        flush: impl FnMut(&mut T) -> Result<(), String> + Send + 'static,
+    ) -> Self {
         self.flush = Box::new(flush);
         self
     }

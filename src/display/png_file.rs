@@ -70,7 +70,10 @@ impl Display for PngFile {
 /// power has failed. What is left over after a failure is written over the next time.
 pub(crate) fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a file name",
+        ));
     };
     let mut beside = OsString::from(".");
     beside.push(name);
@@ -91,7 +94,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     }
     written?;
     if sync {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())

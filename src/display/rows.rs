@@ -124,7 +124,12 @@ mod tests {
     /// A red mark at the top left of a frame of 3x2 is where a display that is turned clockwise has its own corner.
     #[test]
     fn frames_are_turned_clockwise() {
-        for (degrees, place) in [("0", (0, 0)), ("90", (1, 0)), ("180", (2, 1)), ("270", (0, 2))] {
+        for (degrees, place) in [
+            ("0", (0, 0)),
+            ("90", (1, 0)),
+            ("180", (2, 1)),
+            ("270", (0, 2)),
+        ] {
             let rotation: Rotation = degrees.parse().expect("a rotation");
             assert_eq!(rotation.to_string(), degrees);
             let mut frame = Frame::new((3, 2)).expect("a frame");
@@ -135,7 +140,11 @@ mod tests {
             for y in 0..height {
                 let row = rows.next_row().expect("a row");
                 assert_eq!(row.len() as u32, width * 3);
-                red.extend((0..width).filter(|x| row[*x as usize * 3] == 255).map(|x| (x, y)));
+                red.extend(
+                    (0..width)
+                        .filter(|x| row[*x as usize * 3] == 255)
+                        .map(|x| (x, y)),
+                );
             }
             assert!(rows.next_row().is_none());
             assert_eq!(red, [place], "{degrees}");

@@ -159,7 +159,9 @@ impl Screen {
         }
         let (_, line) = self.face.cell();
         let lines = match self.look.caption && height >= 8 * line {
-            true => self.face.lines(&self.caption, width - width.min(4 * unit), CAPTION_LINES),
+            true => self
+                .face
+                .lines(&self.caption, width - width.min(4 * unit), CAPTION_LINES),
             false => Vec::new(),
         };
         if !lines.is_empty() {
@@ -168,7 +170,8 @@ impl Screen {
             for (text, y) in lines.iter().zip((below + unit..).step_by(line as usize)) {
                 let long = text.chars().count() as u32 * self.face.cell().0;
                 let at = Point::new((width.saturating_sub(long) / 2) as i32, y as i32);
-                self.face.draw(&mut self.frame, text, at, contrast(letterbox));
+                self.face
+                    .draw(&mut self.frame, text, at, contrast(letterbox));
             }
         }
         let room = (width, below.max(1));
@@ -214,7 +217,10 @@ impl Screen {
         let width = self.frame.size().0;
         let done = (u64::from(width) * done.min(of) as u64 / of.max(1) as u64) as u32;
         let line = |from: u32, to: u32| {
-            Rectangle::new(Point::new(from as i32, top as i32), Size::new(to - from, unit))
+            Rectangle::new(
+                Point::new(from as i32, top as i32),
+                Size::new(to - from, unit),
+            )
         };
         let text = contrast(self.look.letterbox);
         let behind = color(self.look.letterbox);
@@ -286,10 +292,12 @@ mod tests {
     fn extent(frame: &Frame, color: [u8; 3]) -> Option<(u32, u32, u32, u32)> {
         let (width, height) = frame.size();
         let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-        places.filter(|(x, y)| frame.at(*x, *y) == color).fold(None, |found, (x, y)| {
-            let (left, top, right, bottom) = found.unwrap_or((x, y, x, y));
-            Some((left.min(x), top.min(y), right.max(x), bottom.max(y)))
-        })
+        places
+            .filter(|(x, y)| frame.at(*x, *y) == color)
+            .fold(None, |found, (x, y)| {
+                let (left, top, right, bottom) = found.unwrap_or((x, y, x, y));
+                Some((left.min(x), top.min(y), right.max(x), bottom.max(y)))
+            })
     }
 
     const RED: [u8; 3] = [255, 0, 0];
@@ -325,7 +333,7 @@ mod tests {
         let (left, top, right, bottom) = extent(&frame, WHITE).expect("a text");
         assert!(left > 90 && right < 230 && top > 215 && bottom < 240);
         let frame = with(&|look| look.preview = true);
-        assert_eq!(extent(&frame, BLUE), Some((239, 159, 317, 237)));
+        assert_eq!(extent(&frame, BLUE), Some((238, 158, 317, 237)));
         let light = with(&|look| (look.caption, look.letterbox) = (true, [255; 3]));
         assert!(extent(&light, [0; 3]).is_some());
     }

@@ -4,8 +4,8 @@
 //! come as characters of their own are put together with their letters first; what no font has is a question mark.
 
 use embedded_graphics::mono_font::{
-    MonoFont, MonoTextStyle, iso_8859_1, iso_8859_2, iso_8859_3, iso_8859_4, iso_8859_5, iso_8859_7,
-    iso_8859_9, iso_8859_10, iso_8859_14, iso_8859_16, mapping::Mapping,
+    MonoFont, MonoTextStyle, iso_8859_1, iso_8859_2, iso_8859_3, iso_8859_4, iso_8859_5,
+    iso_8859_7, iso_8859_9, iso_8859_10, iso_8859_14, iso_8859_16, mapping::Mapping,
 };
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
@@ -14,7 +14,11 @@ use embedded_graphics::text::{Baseline, Text};
 use unicode_normalization_alignments::UnicodeNormalization;
 
 /// The characters of a set, and fonts of 6x10 and 10x20 pixels.
-type Set = (Mapping, &'static MonoFont<'static>, &'static MonoFont<'static>);
+type Set = (
+    Mapping,
+    &'static MonoFont<'static>,
+    &'static MonoFont<'static>,
+);
 
 macro_rules! sets {
     ($($mapping:ident $module:ident),*) => {
@@ -181,11 +185,15 @@ mod tests {
 
     #[test]
     fn latin_greek_and_cyrillic_are_there() {
-        let all = "àéîõü ÆØÅ ßñç ąćęłńóśźż čďěňřšťůž őű ăâîșț ğışİ āēģīķļņūž ċġħż ĉĝĥĵŝŭ ŵŷ αβγ абвг";
+        let all =
+            "àéîõü ÆØÅ ßñç ąćęłńóśźż čďěňřšťůž őű ăâîșț ğışİ āēģīķļņūž ċġħż ĉĝĥĵŝŭ ŵŷ αβγ абвг";
         assert_eq!(plain(all, 1000), all);
         // Composed and decomposed are one.
         assert_eq!(plain("e\u{301}a\u{30a}C\u{30c}", 9), "éåČ");
-        assert_eq!(plain("a\tb\nc \u{2019}x\u{2019} \u{2014} \u{2026} 猫\u{fe0f}", 99), "a b c 'x' - ... ?");
+        assert_eq!(
+            plain("a\tb\nc \u{2019}x\u{2019} \u{2014} \u{2026} 猫\u{fe0f}", 99),
+            "a b c 'x' - ... ?"
+        );
         assert_eq!(plain(&"a".repeat(100), 7), "aaaaaaa");
         // They are not all the same question mark.
         let drawn = |text: &str| {
@@ -208,12 +216,19 @@ mod tests {
     fn lines_are_broken_between_words() {
         let face = Face::for_screen((100, 100));
         assert_eq!(face.cell(), (6, 10));
-        let lines = |text, columns, most| face.lines(text, columns * 6, most);
+        let lines = |text, columns: u32, most| face.lines(text, columns * 6, most);
         assert_eq!(lines("a red apple", 11, 2), ["a red apple"]);
         assert_eq!(lines("a red apple", 10, 2), ["a red", "apple"]);
-        assert_eq!(lines("a red apple on a table", 10, 2), ["a red", "apple o..."]);
+        assert_eq!(
+            lines("a red apple on a table", 10, 2),
+            ["a red", "apple o..."]
+        );
         assert_eq!(lines("lighthouses", 4, 3), ["ligh", "thou", "ses"]);
         assert_eq!(lines("lighthouses at sea", 4, 1), ["l..."]);
-        assert!(lines("", 10, 2).is_empty() && lines("a", 3, 2).is_empty() && lines("a", 9, 0).is_empty());
+        assert!(
+            lines("", 10, 2).is_empty()
+                && lines("a", 3, 2).is_empty()
+                && lines("a", 9, 0).is_empty()
+        );
     }
 }

@@ -65,12 +65,17 @@ impl Watchdog {
         let own = process::id().to_string();
         let is_meant = env::var("WATCHDOG_PID").map_or(true, |pid| pid == own);
         let time = env::var("WATCHDOG_USEC").ok().filter(|_| is_meant);
-        let time = time.and_then(|text| text.parse().ok()).filter(|micros| *micros > 0);
+        let time = time
+            .and_then(|text| text.parse().ok())
+            .filter(|micros| *micros > 0);
         Self::new(time.map(Duration::from_micros), Notifier::from_env())
     }
 
     fn new(time: Option<Duration>, notifier: Notifier) -> Self {
-        let (beats, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (beats, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let thread = time.map(|time| {
             let (beats, stop) = (beats.clone(), stop.clone());
             thread::spawn(move || ping(time / 3, &notifier, &beats, &stop, &mut cpu_ticks))
@@ -147,10 +152,14 @@ mod tests {
         let name = format!("kiln-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         let listener = UnixDatagram::bind_addr(&address).expect("a socket");
-        listener.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        listener
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a timeout");
         let connected = || {
             let name = format!("@{name}");
-            Notifier(Some(connect(name.as_bytes(), Path::new(&name)).expect("connected")))
+            Notifier(Some(
+                connect(name.as_bytes(), Path::new(&name)).expect("connected"),
+            ))
         };
         let hears = |listener: &UnixDatagram| {
             let mut bytes = [0; 64];
@@ -170,12 +179,16 @@ mod tests {
                 beats.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(hears(&listener).expect("a sign"), b"WATCHDOG=1");
             }
-            listener.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+            listener
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .expect("a timeout");
             assert!(hears(&listener).is_err());
             stop.store(true, Ordering::Relaxed);
         });
         // Somebody who computes lives.
-        listener.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        listener
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .expect("a timeout");
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (notifier, beats, stop, mut ticks) = (connected(), &beats, &stop, 0);
@@ -183,7 +196,15 @@ mod tests {
                 ticks += 2;
                 ticks
             };
-            scope.spawn(move || ping(Duration::from_millis(20), &notifier, beats, stop, &mut computes));
+            scope.spawn(move || {
+                ping(
+                    Duration::from_millis(20),
+                    &notifier,
+                    beats,
+                    stop,
+                    &mut computes,
+                )
+            });
             for _ in 0..3 {
                 assert_eq!(hears(&listener).expect("a sign"), b"WATCHDOG=1");
             }

@@ -96,7 +96,12 @@ impl Kiosk {
     }
 
     /// Shows everything on one more display, such as a [`Panel`](crate::display::Panel), beside those of the configuration.
-    pub fn display(&mut self, name: &str, look: Look, display: Box<dyn Display>) -> Result<(), DisplayError> {
+    pub fn display(
+        &mut self,
+        name: &str,
+        look: Look,
+        display: Box<dyn Display>,
+    ) -> Result<(), DisplayError> {
         self.stage.give(name, look, display)?;
         self.given += 1;
         self.show_last();
@@ -109,7 +114,11 @@ impl Kiosk {
         let (width, height) = settings.size();
         // The decoder's output as f32, as bytes, as a file and on the stage.
         let picture = u64::from(width) * u64::from(height) * (12 + 3 * 4);
-        let screens: u64 = self.stage.sizes().map(|size| Screen::memory(size, (width, height))).sum();
+        let screens: u64 = self
+            .stage
+            .sizes()
+            .map(|size| Screen::memory(size, (width, height)))
+            .sum();
         Ok(plan.allocated_bytes() + picture + screens + BESIDE)
     }
 
@@ -179,7 +188,10 @@ impl Kiosk {
     }
 
     /// The configuration, read again; a bad one changes nothing.
-    fn reload(&mut self, reload: &mut dyn FnMut() -> Result<(Config, Studio), String>) -> Option<Studio> {
+    fn reload(
+        &mut self,
+        reload: &mut dyn FnMut() -> Result<(Config, Studio), String>,
+    ) -> Option<Studio> {
         match reload() {
             Ok((config, studio)) => {
                 if config.folder != self.state.folder() {
@@ -213,14 +225,24 @@ impl Kiosk {
     }
 
     fn draw(&mut self, studio: &mut Studio, outside: &dyn Outside, running: &Running) -> Outcome {
-        let settings = (studio.request)(&running.line, running.seed)
-            .and_then(|request| studio.kiln.settings(&request).map_err(|error| error.to_string()));
+        let settings = (studio.request)(&running.line, running.seed).and_then(|request| {
+            studio
+                .kiln
+                .settings(&request)
+                .map_err(|error| error.to_string())
+        });
         let settings = match settings {
             Ok(settings) => settings,
             Err(error) => return self.failed(running, &error),
         };
-        tracing::info!(prompt = settings.prompt, seed = settings.seed, steps = settings.steps, "drawing");
-        self.notifier.tell(&format!("STATUS=drawing: {}", beginning(&settings.prompt)));
+        tracing::info!(
+            prompt = settings.prompt,
+            seed = settings.seed,
+            steps = settings.steps,
+            "drawing"
+        );
+        self.notifier
+            .tell(&format!("STATUS=drawing: {}", beginning(&settings.prompt)));
         self.tell_promise(&studio.kiln, &settings);
         let checkpoint = self.state.checkpoint();
         let kept = self.config.checkpoint.then_some(&*checkpoint);
@@ -228,11 +250,18 @@ impl Kiosk {
         let picture = drawing::draw(kiln, &settings, kept, &mut |progress| {
             watchdog.beat();
             let now = outside.monotonic();
-            if let Progress::Denoised { step, steps, latents } = progress
+            if let Progress::Denoised {
+                step,
+                steps,
+                latents,
+            } = progress
                 && stage.is_due(now)
             {
                 let size = settings.size_at(step);
-                let preview = stage.wants_preview().then(|| kiln.preview(latents, size)).flatten();
+                let preview = stage
+                    .wants_preview()
+                    .then(|| kiln.preview(latents, size))
+                    .flatten();
                 let preview = preview.as_deref().map(|pixels| (size, pixels));
                 stage.progress(now, Some((step, steps)), preview);
             }
@@ -248,13 +277,23 @@ impl Kiosk {
             Err(error) => return self.failed(running, &error.to_string()),
         };
         if !picture.cut().is_empty() {
-            tracing::warn!(cut = picture.cut().join(" "), "the prompt is too long for the model");
+            tracing::warn!(
+                cut = picture.cut().join(" "),
+                "the prompt is too long for the model"
+            );
         }
         let size = (picture.width(), picture.height());
-        self.stage.picture(outside.monotonic(), size, picture.pixels(), &settings.prompt);
+        self.stage.picture(
+            outside.monotonic(),
+            size,
+            picture.pixels(),
+            &settings.prompt,
+        );
         let mut png = Vec::new();
         match picture.encode(PictureFormat::Png, &mut png) {
-            Ok(()) => self.state.end(running, &settings.prompt, &png, self.config.keep),
+            Ok(()) => self
+                .state
+                .end(running, &settings.prompt, &png, self.config.keep),
             Err(error) => return self.failed(running, &error.to_string()),
         }
         if kept.is_some() {
@@ -267,7 +306,10 @@ impl Kiosk {
 
     /// A drawing that cannot be: told, and left out.
     fn failed(&mut self, running: &Running, error: &str) -> Outcome {
-        tracing::error!(prompt = beginning(&running.line), "{error}; the next prompt is tried");
+        tracing::error!(
+            prompt = beginning(&running.line),
+            "{error}; the next prompt is tried"
+        );
         self.stage.progress(Duration::MAX, None, None);
         drawing::remove(&self.state.checkpoint());
         self.state.give_up();
@@ -281,7 +323,11 @@ impl Kiosk {
         };
         if bytes > self.promised {
             self.promised = bytes;
-            tracing::info!(bytes, mapped = plan.weight_bytes, "memory: at most so much of its own, and weights that are mapped");
+            tracing::info!(
+                bytes,
+                mapped = plan.weight_bytes,
+                "memory: at most so much of its own, and weights that are mapped"
+            );
         }
     }
 
@@ -295,9 +341,13 @@ impl Kiosk {
         match Raster::open(&path, Background::White) {
             Ok(raster) => {
                 let size = (raster.width(), raster.height());
-                self.stage.picture(Duration::ZERO, size, raster.pixels(), &prompt);
+                self.stage
+                    .picture(Duration::ZERO, size, raster.pixels(), &prompt);
             }
-            Err(error) => tracing::warn!("{}: {error}; there is no last picture to show", path.display()),
+            Err(error) => tracing::warn!(
+                "{}: {error}; there is no last picture to show",
+                path.display()
+            ),
         }
     }
 }
@@ -335,7 +385,9 @@ impl Clocks {
         let seconds = |from: Duration, to: Duration| to.as_secs() as i128 - from.as_secs() as i128;
         let jumped = seconds(self.wall, now.wall) - seconds(self.monotonic, now.monotonic);
         if jumped.abs() >= JUMP {
-            tracing::warn!("the clock was set {jumped:+} s: times of the day count anew, intervals go on");
+            tracing::warn!(
+                "the clock was set {jumped:+} s: times of the day count anew, intervals go on"
+            );
             *self = now;
         }
     }

@@ -42,7 +42,9 @@ pub(super) struct Stage {
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.places.iter().map(|place| &place.name)).finish()
+        f.debug_list()
+            .entries(self.places.iter().map(|place| &place.name))
+            .finish()
     }
 }
 
@@ -53,12 +55,18 @@ impl Stage {
         for config in configs {
             let config = config.clone();
             let (name, look) = (config.path().display().to_string(), config.look.clone());
-            self.places.push(Place::new(name, look, Box::new(move || config.open())));
+            self.places
+                .push(Place::new(name, look, Box::new(move || config.open())));
         }
     }
 
     /// Adds a display that is there and stays.
-    pub(super) fn give(&mut self, name: &str, look: Look, display: Box<dyn Display>) -> Result<(), DisplayError> {
+    pub(super) fn give(
+        &mut self,
+        name: &str,
+        look: Look,
+        display: Box<dyn Display>,
+    ) -> Result<(), DisplayError> {
         let screen = Screen::new(display.size(), look.clone())?;
         let gone = || Err(DisplayError::Panel("it is not there".into()));
         let mut place = Place::new(name.to_owned(), look, Box::new(gone));
@@ -80,7 +88,13 @@ impl Stage {
     }
 
     /// Shows a picture that is finished.
-    pub(super) fn picture(&mut self, now: Duration, size: (u32, u32), pixels: &[u8], caption: &str) {
+    pub(super) fn picture(
+        &mut self,
+        now: Duration,
+        size: (u32, u32),
+        pixels: &[u8],
+        caption: &str,
+    ) {
         self.seen.picture = Some((size, pixels.to_vec()));
         caption.clone_into(&mut self.seen.caption);
         let seen = &self.seen;
@@ -119,7 +133,11 @@ impl Stage {
 
     /// Tries displays that are not there once more.
     pub(super) fn retry(&mut self, now: Duration) {
-        for place in self.places.iter_mut().filter(|place| place.tried.is_some() || place.there.is_none()) {
+        for place in self
+            .places
+            .iter_mut()
+            .filter(|place| place.tried.is_some() || place.there.is_none())
+        {
             place.show(now, &self.seen);
         }
     }
@@ -154,7 +172,10 @@ impl Place {
 
     fn show(&mut self, now: Duration, seen: &Seen) {
         // `tried` is when it failed last.
-        if self.tried.is_some_and(|tried| now.saturating_sub(tried) < AGAIN) {
+        if self
+            .tried
+            .is_some_and(|tried| now.saturating_sub(tried) < AGAIN)
+        {
             return;
         }
         if self.there.is_none() {
@@ -194,8 +215,14 @@ impl Place {
         if !std::mem::replace(&mut self.complained, true) {
             let text = error.to_string();
             let named = text.starts_with(&self.name);
-            let name = if named { String::new() } else { format!("{}: ", self.name) };
-            tracing::error!("{name}{text}; the kiosk goes on without this display and tries it again");
+            let name = if named {
+                String::new()
+            } else {
+                format!("{}: ", self.name)
+            };
+            tracing::error!(
+                "{name}{text}; the kiosk goes on without this display and tries it again"
+            );
         }
     }
 }

@@ -87,7 +87,11 @@ impl State {
             Ok(saved) => saved,
             Err(error) => {
                 let kept = folder.join(format!("{NAME}.damaged"));
-                tracing::error!("{}: {error}; it is kept as {}, and the kiosk begins anew", path.display(), kept.display());
+                tracing::error!(
+                    "{}: {error}; it is kept as {}, and the kiosk begins anew",
+                    path.display(),
+                    kept.display()
+                );
                 // It is of no other use.
                 let _ = fs::rename(&path, &kept);
                 None
@@ -114,6 +118,7 @@ impl State {
     }
 
     /// The drawing that has begun and not ended.
+    #[cfg(test)]
     pub(super) fn running(&self) -> Option<&Running> {
         self.saved.running.as_ref()
     }
@@ -156,7 +161,10 @@ impl State {
         let running = self.saved.running.as_mut()?;
         running.tries += 1;
         if running.tries > MAX_TRIES {
-            tracing::error!(prompt = running.line, "was begun {MAX_TRIES} times and never ended: it is left out");
+            tracing::error!(
+                prompt = running.line,
+                "was begun {MAX_TRIES} times and never ended: it is left out"
+            );
             self.give_up();
             return None;
         }
@@ -180,7 +188,9 @@ impl State {
         self.saved.running = None;
         match fs::create_dir_all(&self.folder).and_then(|()| replace(&path, png, true)) {
             Ok(()) => {
-                self.saved.written.retain(|written| written.file != running.file);
+                self.saved
+                    .written
+                    .retain(|written| written.file != running.file);
                 self.saved.written.push_back(Written {
                     file: running.file.clone(),
                     bytes: png.len() as u64,
@@ -188,7 +198,10 @@ impl State {
                 self.saved.last = Some((running.file.clone(), prompt.to_owned()));
                 tracing::info!(file = %path.display(), "written");
             }
-            Err(error) => tracing::error!("{}: {error}; the picture is shown and not kept", path.display()),
+            Err(error) => tracing::error!(
+                "{}: {error}; the picture is shown and not kept",
+                path.display()
+            ),
         }
         self.keep(keep);
         self.save();
@@ -201,8 +214,11 @@ impl State {
             };
             let path = self.folder.join(&old.file);
             // Names come from a file that somebody may have changed: nothing outside the folder is meant.
-            let is_own = Path::new(&old.file).file_name().is_some_and(|name| *name == *old.file)
-                && fs::symlink_metadata(&path).is_ok_and(|there| there.is_file() && there.len() == old.bytes);
+            let is_own = Path::new(&old.file)
+                .file_name()
+                .is_some_and(|name| *name == *old.file)
+                && fs::symlink_metadata(&path)
+                    .is_ok_and(|there| there.is_file() && there.len() == old.bytes);
             if !is_own {
                 if path.exists() {
                     tracing::warn!("{}: was changed, it is left as it is", path.display());
@@ -224,7 +240,10 @@ impl State {
         match written {
             Ok(()) => self.fails = false,
             Err(error) if !std::mem::replace(&mut self.fails, true) => {
-                tracing::error!("{}: {error}; after a power failure the kiosk would go on from an earlier state", path.display());
+                tracing::error!(
+                    "{}: {error}; after a power failure the kiosk would go on from an earlier state",
+                    path.display()
+                );
             }
             Err(_) => {}
         }
@@ -237,7 +256,9 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
         found => found?.len(),
     };
     if size > MAX_BYTES {
-        return Err(io::Error::other(format!("{size} bytes, {MAX_BYTES} are the most")));
+        return Err(io::Error::other(format!(
+            "{size} bytes, {MAX_BYTES} are the most"
+        )));
     }
     let saved: Saved = serde_json::from_slice(&fs::read(path)?)?;
     match saved.version {
@@ -253,7 +274,13 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("a folder");
         let mut names: Vec<String> = entries
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect();
         names.sort();
         names
@@ -276,14 +303,24 @@ mod tests {
                 fs::write(folder.join(&running.file), "mine too").expect("written");
             }
         }
-        let kept = ["holiday.png", "kiln-000002.png", "kiln-000003.png", "kiln-000004.png", "kiln-000005.png", "kiosk.json"];
+        let kept = [
+            "holiday.png",
+            "kiln-000002.png",
+            "kiln-000003.png",
+            "kiln-000004.png",
+            "kiln-000005.png",
+            "kiosk.json",
+        ];
         let running = state.begin("six".into(), 6);
         state.end(&running, "six", b"png 6", 3);
         let mut expected = kept.map(str::to_owned).to_vec();
         expected.push("kiln-000006.png".into());
         expected.sort();
         assert_eq!(names(folder), expected);
-        assert_eq!(fs::read(folder.join("kiln-000002.png")).expect("mine"), b"mine");
+        assert_eq!(
+            fs::read(folder.join("kiln-000002.png")).expect("mine"),
+            b"mine"
+        );
 
         let again = State::open(folder);
         assert_eq!(again.saved, state.saved);
@@ -306,7 +343,10 @@ mod tests {
         fs::write(&outside, "12").expect("written");
         let inner = folder.path().join("inner");
         let mut state = State::open(&inner);
-        state.saved.written.push_back(Written { file: "../outside.png".into(), bytes: 2 });
+        state.saved.written.push_back(Written {
+            file: "../outside.png".into(),
+            bytes: 2,
+        });
         state.keep(0);
         assert!(outside.exists());
     }
@@ -320,7 +360,10 @@ mod tests {
         let mut state = State::open(&path.join("pictures"));
         let running = state.begin("a".into(), 1);
         state.end(&running, "a", b"png", 3);
-        assert_eq!((state.last(), state.running(), state.begun()), (None, None, 1));
+        assert_eq!(
+            (state.last(), state.running(), state.begun()),
+            (None, None, 1)
+        );
         assert_eq!(names(folder.path()), ["file"]);
     }
 }

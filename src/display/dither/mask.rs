@@ -61,7 +61,10 @@ impl Pattern {
     /// The element that is crowded most; the first of equals.
     fn cluster(&self) -> usize {
         let there = (0..ELEMENTS).filter(|place| self.is_there[*place]);
-        there.rev().max_by_key(|place| self.crowd[*place]).unwrap_or(0)
+        there
+            .rev()
+            .max_by_key(|place| self.crowd[*place])
+            .unwrap_or(0)
     }
 
     /// The empty place that is crowded least; the first of equals.
@@ -77,7 +80,9 @@ fn make() -> Vec<u16> {
     let mut count = 0;
     while count < FIRST {
         // Knuth's multiplier and an odd increment; the high bits are the good ones.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let place = (state >> 40) as usize % ELEMENTS;
         if !pattern.is_there[place] {
             pattern.toggle(place);

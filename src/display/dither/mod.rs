@@ -17,8 +17,8 @@ mod tests;
 use std::str::FromStr;
 
 use mask::{MASK_SIDE, mask};
-pub use palette::Palette;
 use palette::Mixer;
+pub use palette::Palette;
 
 /// How colours that there are not are made of those that there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +129,9 @@ impl<'a> Reducer<'a> {
                 let most = bits.map(|bits| (1 << bits.clamp(1, 8)) - 1);
                 match self.dither {
                     Dither::None => pixels.iter_mut().for_each(|pixel| {
-                        *pixel = each(|i| expanded(rounded(i32::from(pixel[i]) * most[i], most[i]), most[i]));
+                        *pixel = each(|i| {
+                            expanded(rounded(i32::from(pixel[i]) * most[i], most[i]), most[i])
+                        });
                     }),
                     Dither::BlueNoise => {
                         for (x, pixel) in pixels.iter_mut().enumerate() {

@@ -18,7 +18,9 @@ pub struct Palette(Vec<[u8; 3]>);
 impl Palette {
     /// 2 to 16 colours; `None` of any other number.
     pub fn new(colors: &[[u8; 3]]) -> Option<Self> {
-        (2..=MOST).contains(&colors.len()).then(|| Self(colors.to_vec()))
+        (2..=MOST)
+            .contains(&colors.len())
+            .then(|| Self(colors.to_vec()))
     }
 
     /// One bit.
@@ -103,7 +105,10 @@ impl<'a> Mixer<'a> {
             std::array::from_fn(|i| (light[i] + errors[i]).clamp(-ONE / 2, ONE + ONE / 2));
         let index = self.nearest(wanted);
         let color = self.linear[usize::from(index)];
-        (self.color(index), std::array::from_fn(|i| wanted[i] - color[i]))
+        (
+            self.color(index),
+            std::array::from_fn(|i| wanted[i] - color[i]),
+        )
     }
 
     /// A pixel by the mask's rank there.

@@ -50,7 +50,13 @@ use mipidsi::options::ColorInversion;
 
 /// Waveshare's 5.65 inch panel of 600x448 pixels. A frame takes half a minute, so nothing is shown but finished pictures, and the panel sleeps
 /// in between, as its maker asks.
-pub fn e_paper<S, B, D, R, W>(mut spi: S, busy: B, dc: D, reset: R, mut delay: W) -> Result<Box<dyn Display>, String>
+pub fn e_paper<S, B, D, R, W>(
+    mut spi: S,
+    busy: B,
+    dc: D,
+    reset: R,
+    mut delay: W,
+) -> Result<Box<dyn Display>, String>
 where
     S: SpiDevice<Error: Debug> + Send + 'static,
     B: InputPin + Send + 'static,
@@ -178,12 +184,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Look::default()
     };
     let bus = Nothing::default;
-    kiosk.display("e-paper", quiet, e_paper(bus(), bus(), bus(), bus(), bus())?)?;
+    kiosk.display(
+        "e-paper",
+        quiet,
+        e_paper(bus(), bus(), bus(), bus(), bus())?,
+    )?;
     kiosk.display("tft", Look::default(), tft(bus(), bus(), bus(), bus())?)?;
     let mut reload = || {
         let config = read().map_err(|error| error.to_string())?;
         Ok((config, studio().map_err(|error| error.to_string())?))
     };
-    kiosk.run(studio()?, &mut System::new(&cancellation)?, &mut reload, None);
+    kiosk.run(
+        studio()?,
+        &mut System::new(&cancellation)?,
+        &mut reload,
+        None,
+    );
     Ok(())
 }

@@ -93,7 +93,11 @@ impl Geometry {
                 "a colour of {} bits from bit {} of {bits}{}",
                 field.length,
                 field.offset,
-                if field.msb_right == 0 { "" } else { ", the highest bit last" }
+                if field.msb_right == 0 {
+                    ""
+                } else {
+                    ", the highest bit last"
+                }
             ));
         }
         let [red, green, blue] = fields.map(|field| Channel {
@@ -125,14 +129,20 @@ impl Geometry {
             reason,
         };
         if ![16, 24, 32].contains(&self.bits) {
-            return Err(error(format!("{} bits a pixel: 16, 24 or 32 expected", self.bits)));
+            return Err(error(format!(
+                "{} bits a pixel: 16, 24 or 32 expected",
+                self.bits
+            )));
         }
         let least = self.width * (self.bits / 8);
         if !(least..=MAX_STRIDE).contains(&self.stride) {
-            return Err(error(format!("{least} to {MAX_STRIDE} bytes a row expected")));
+            return Err(error(format!(
+                "{least} to {MAX_STRIDE} bytes a row expected"
+            )));
         }
         let fits = |channel: Channel| {
-            (1..=16).contains(&channel.bits) && channel.offset <= self.bits - channel.bits.min(self.bits)
+            (1..=16).contains(&channel.bits)
+                && channel.offset <= self.bits - channel.bits.min(self.bits)
         };
         match self.channels().into_iter().all(fits) {
             true => Ok(()),

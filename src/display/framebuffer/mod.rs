@@ -41,12 +41,11 @@ impl Framebuffer {
                 path: path.display().to_string(),
                 source,
             })?;
-        let geometry = Geometry::of_screen(&fixed, &variable).map_err(|found| {
-            DisplayError::Format {
+        let geometry =
+            Geometry::of_screen(&fixed, &variable).map_err(|found| DisplayError::Format {
                 path: path.display().to_string(),
                 found,
-            }
-        })?;
+            })?;
         Self::new(path, file, geometry)
     }
 

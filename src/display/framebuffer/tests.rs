@@ -2,7 +2,6 @@ use std::fs;
 
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
-use embedded_graphics::primitives::{PrimitiveStyle, Rectangle};
 
 use super::ioctl::{Bits, Fixed, Variable};
 use super::*;
@@ -62,15 +61,38 @@ fn what_is_not_written_is_named() {
     refused(&|fixed, _| fixed.kind = 2, "type 2");
     refused(&|_, variable| variable.grayscale = 0x3231_5659, "grayscale");
     refused(&|_, variable| variable.nonstd = 1, "nonstd 1");
-    refused(&|_, variable| variable.red.msb_right = 1, "highest bit last");
+    refused(
+        &|_, variable| variable.red.msb_right = 1,
+        "highest bit last",
+    );
     refused(&|_, variable| variable.red.length = 0, "0 bits");
-    refused(&|_, variable| variable.red.offset = u32::MAX, "from bit 4294967295");
+    refused(
+        &|_, variable| variable.red.offset = u32::MAX,
+        "from bit 4294967295",
+    );
     let error = Framebuffer::open("/dev/null").expect_err("no framebuffer");
-    assert!(error.to_string().starts_with("/dev/null: is no framebuffer: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("/dev/null: is no framebuffer: "),
+        "{error}"
+    );
     let error = Framebuffer::open("/dev/no-such-display").expect_err("not there");
-    assert!(error.to_string().starts_with("/dev/no-such-display: "), "{error}");
-    for (width, height, bits) in [(0, 1, 16), (1, 0, 16), (1 << 20, 1, 16), (1, 1, 8), (u32::MAX, u32::MAX, 32)] {
-        assert!(Geometry::new(width, height, bits).is_err(), "{width}x{height}x{bits}");
+    assert!(
+        error.to_string().starts_with("/dev/no-such-display: "),
+        "{error}"
+    );
+    for (width, height, bits) in [
+        (0, 1, 16),
+        (1, 0, 16),
+        (1 << 20, 1, 16),
+        (1, 1, 8),
+        (u32::MAX, u32::MAX, 32),
+    ] {
+        assert!(
+            Geometry::new(width, height, bits).is_err(),
+            "{width}x{height}x{bits}"
+        );
     }
     let geometry = Geometry::new(10, 10, 32).expect("a geometry");
     assert!(geometry.stride(39).is_err() && geometry.stride(u32::MAX).is_err());
@@ -92,8 +114,24 @@ fn pixels_lie_where_they_should() {
     }
     let pixels: [(u32, [&[u8]; 4]); 3] = [
         (16, [&[0, 0xf8], &[0xe0, 7], &[0x1f, 0], &[0x10, 0x84]]),
-        (24, [&[0, 0, 255], &[0, 255, 0], &[255, 0, 0], &[0x82, 0x81, 0x80]]),
-        (32, [&[0, 0, 255, 0], &[0, 255, 0, 0], &[255, 0, 0, 0], &[0x82, 0x81, 0x80, 0]]),
+        (
+            24,
+            [
+                &[0, 0, 255],
+                &[0, 255, 0],
+                &[255, 0, 0],
+                &[0x82, 0x81, 0x80],
+            ],
+        ),
+        (
+            32,
+            [
+                &[0, 0, 255, 0],
+                &[0, 255, 0, 0],
+                &[255, 0, 0, 0],
+                &[0x82, 0x81, 0x80, 0],
+            ],
+        ),
     ];
     for (depth, expected) in pixels {
         let path = folder.path().join(format!("{depth}.raw"));
@@ -101,18 +139,32 @@ fn pixels_lie_where_they_should() {
         let stride = 4 * size + 6;
         let geometry = Geometry::new(4, 2, depth).and_then(|g| g.stride(stride as u32));
         let geometry = geometry.expect("a geometry");
-        for (rotation, order) in [(Rotation::None, [0, 1, 2, 3]), (Rotation::Half, [3, 2, 1, 0])] {
+        for (rotation, order) in [
+            (Rotation::None, [0, 1, 2, 3]),
+            (Rotation::Half, [3, 2, 1, 0]),
+        ] {
             let display = Framebuffer::plain(&path, geometry).expect("a file");
-            let mut display = display.rotation(rotation).colors(Colors::Full, Dither::None);
+            let mut display = display
+                .rotation(rotation)
+                .colors(Colors::Full, Dither::None);
             display.show(&frame).expect("shown");
             let bytes = fs::read(&path).expect("read");
             assert_eq!(bytes.len(), stride * 2);
-            for (place, corner) in [0, 3 * size, stride, stride + 3 * size].into_iter().zip(order) {
-                assert_eq!(&bytes[place..place + size], expected[corner], "{depth} {rotation} {place}");
+            for (place, corner) in [0, 3 * size, stride, stride + 3 * size]
+                .into_iter()
+                .zip(order)
+            {
+                assert_eq!(
+                    &bytes[place..place + size],
+                    expected[corner],
+                    "{depth} {rotation} {place}"
+                );
             }
             assert!(bytes[4 * size..stride].iter().all(|byte| *byte == 0));
         }
-        let turned = Framebuffer::plain(&path, geometry).expect("a file").rotation(Rotation::Quarter);
+        let turned = Framebuffer::plain(&path, geometry)
+            .expect("a file")
+            .rotation(Rotation::Quarter);
         assert_eq!(turned.size(), (2, 4));
         let mut turned = turned;
         let error = turned.show(&frame).expect_err("another size");
@@ -127,12 +179,20 @@ fn few_bits_are_dithered() {
     let path = folder.path().join("fb");
     let geometry = Geometry::new(32, 32, 16).expect("a geometry");
     let mut frame = Frame::new((32, 32)).expect("a frame");
-    let style = PrimitiveStyle::with_fill(Rgb888::new(0x84, 0x82, 0x84));
-    let Ok(()) = Rectangle::new(Point::zero(), Size::new(32, 32)).draw_styled(&style, &mut frame);
-    let mut shown = |dither| {
+    let Ok(()) = frame.clear(Rgb888::new(0x84, 0x82, 0x84));
+    let shown = |dither| {
         let display = Framebuffer::plain(&path, geometry).expect("a file");
-        display.colors(Colors::Full, dither).show(&frame).expect("shown");
-        let words: Vec<u16> = fs::read(&path).expect("read").as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+        display
+            .colors(Colors::Full, dither)
+            .show(&frame)
+            .expect("shown");
+        let words: Vec<u16> = fs::read(&path)
+            .expect("read")
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| u16::from_le_bytes(*b))
+            .collect();
         let mut kinds = words.clone();
         kinds.sort_unstable();
         kinds.dedup();
@@ -142,7 +202,16 @@ fn few_bits_are_dithered() {
     let (diffused, masked) = (shown(Dither::Diffusion), shown(Dither::BlueNoise));
     assert!(diffused.1 > 1 && masked.1 > 1 && diffused.0 != masked.0);
     let display = Framebuffer::plain(&path, geometry).expect("a file");
-    display.colors(Colors::one_bit(), Dither::Diffusion).show(&frame).expect("shown");
+    display
+        .colors(Colors::one_bit(), Dither::Diffusion)
+        .show(&frame)
+        .expect("shown");
     let words = fs::read(&path).expect("read");
-    assert!(words.as_chunks::<2>().0.iter().all(|word| [[0; 2], [255; 2]].contains(word)));
+    assert!(
+        words
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .all(|word| [[0; 2], [255; 2]].contains(word))
+    );
 }

@@ -96,9 +96,13 @@ impl std::str::FromStr for Config {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let mut root = Section::parse(text)?;
         let mut prompts = root.section("prompts")?.ok_or_else(|| {
-            root.wrong("prompts", "a section that says where prompts come from is missing")
+            root.wrong(
+                "prompts",
+                "a section that says where prompts come from is missing",
+            )
         })?;
-        let prompts = Prompts::read(&mut prompts).and_then(|found| prompts.end().map(|()| found))?;
+        let prompts =
+            Prompts::read(&mut prompts).and_then(|found| prompts.end().map(|()| found))?;
         let mut displays = Vec::new();
         let sections = root.sections("display")?;
         if sections.len() > MAX_DISPLAYS {
@@ -110,7 +114,9 @@ impl std::str::FromStr for Config {
         }
         let keep = root.number("keep", 1..=MAX_KEEP)?.unwrap_or(100);
         let config = Self {
-            folder: root.text("folder")?.map_or_else(|| "pictures".into(), PathBuf::from),
+            folder: root
+                .text("folder")?
+                .map_or_else(|| "pictures".into(), PathBuf::from),
             keep: keep as usize,
             every: root.parsed("every", duration)?.unwrap_or_default(),
             checkpoint: root.flag("checkpoint")?.unwrap_or(true),
@@ -192,7 +198,9 @@ impl DisplayConfig {
                 caption: section.flag("caption")?.unwrap_or(defaults.caption),
                 progress: section.flag("progress")?.unwrap_or(defaults.progress),
                 preview: section.flag("preview")?.unwrap_or(defaults.preview),
-                letterbox: section.parsed("letterbox", color)?.unwrap_or(defaults.letterbox),
+                letterbox: section
+                    .parsed("letterbox", color)?
+                    .unwrap_or(defaults.letterbox),
                 fit: section.said::<Fit>("fit")?.unwrap_or_default(),
             },
         })
@@ -228,7 +236,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     let mut seconds: u64 = 0;
     let mut rest = text.trim();
     if let Ok(seconds) = rest.parse() {
-        return Some(Duration::from_secs(seconds)).filter(is_time).ok_or_else(error);
+        return Some(Duration::from_secs(seconds))
+            .filter(is_time)
+            .ok_or_else(error);
     }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
@@ -241,11 +251,15 @@ fn duration(text: &str) -> Result<Duration, String> {
             Some('d') => 86_400,
             _ => return Err(error()),
         };
-        let sum = number.checked_mul(factor).and_then(|more| seconds.checked_add(more));
+        let sum = number
+            .checked_mul(factor)
+            .and_then(|more| seconds.checked_add(more));
         seconds = sum.ok_or_else(error)?;
         rest = unit.as_str();
     }
-    Some(Duration::from_secs(seconds)).filter(is_time).ok_or_else(error)
+    Some(Duration::from_secs(seconds))
+        .filter(is_time)
+        .ok_or_else(error)
 }
 
 /// No more than a year.
@@ -266,7 +280,9 @@ fn size(text: &str) -> Result<(u32, u32), String> {
 
 /// `#102030`.
 fn color(text: &str) -> Result<[u8; 3], String> {
-    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6 && digits.is_ascii());
+    let digits = text
+        .strip_prefix('#')
+        .filter(|digits| digits.len() == 6 && digits.is_ascii());
     let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let number = number.ok_or("expected a colour such as #102030")?;
     Ok([(number >> 16) as u8, (number >> 8) as u8, number as u8])

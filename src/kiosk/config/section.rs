@@ -21,7 +21,11 @@ impl Section {
         let table = text.parse::<toml::Table>().map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             ConfigError::Syntax {
-                line: text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1,
+                line: text.as_bytes()[..start]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
+                    + 1,
                 reason: error.message().replace('\n', ", "),
             }
         })?;
@@ -71,10 +75,15 @@ impl Section {
             Some(toml::Value::Integer(number)) => u64::try_from(number).ok(),
             Some(_) => None,
         };
-        let number = number.filter(|number| range.contains(number)).ok_or_else(|| {
-            let (least, most) = range.into_inner();
-            self.wrong(key, &format!("a whole number from {least} to {most} expected"))
-        })?;
+        let number = number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let (least, most) = range.into_inner();
+                self.wrong(
+                    key,
+                    &format!("a whole number from {least} to {most} expected"),
+                )
+            })?;
         Ok(Some(number))
     }
 
@@ -99,7 +108,9 @@ impl Section {
         &mut self,
         key: &'static str,
     ) -> Result<Option<T>, ConfigError> {
-        self.parsed(key, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+        self.parsed(key, |text| {
+            text.parse().map_err(|error: T::Err| error.to_string())
+        })
     }
 
     pub(crate) fn texts(&mut self, key: &'static str) -> Result<Option<Vec<String>>, ConfigError> {
@@ -141,7 +152,8 @@ impl Section {
         };
         let sections: Option<Vec<_>> = (1_usize..).zip(list).map(section).collect();
         let sections = sections.filter(|sections| !sections.is_empty());
-        sections.ok_or_else(|| self.wrong(key, &format!("sections expected: [[{}{key}]]", self.path)))
+        sections
+            .ok_or_else(|| self.wrong(key, &format!("sections expected: [[{}{key}]]", self.path)))
     }
 
     /// A section as JSON, whose keys are somebody else's.

@@ -6,7 +6,8 @@ use crate::kiosk::Order;
 const LEAST: &str = "[prompts]\nlist = ['a red apple']\n";
 
 fn config(text: &str) -> Config {
-    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 /// What is wrong with a configuration.
@@ -20,8 +21,14 @@ fn error(text: &str) -> String {
 #[test]
 fn everything_that_can_be_said() {
     let found = config(LEAST);
-    assert_eq!(found.prompts, Prompts::List(vec!["a red apple".into()], Order::Listed));
-    assert_eq!((found.folder, found.keep, found.every), ("pictures".into(), 100, Duration::ZERO));
+    assert_eq!(
+        found.prompts,
+        Prompts::List(vec!["a red apple".into()], Order::Listed)
+    );
+    assert_eq!(
+        (found.folder, found.keep, found.every),
+        ("pictures".into(), 100, Duration::ZERO)
+    );
     assert!(found.displays.is_empty() && found.draw.is_empty() && found.checkpoint);
 
     let found = config(
@@ -32,22 +39,46 @@ fn everything_that_can_be_said() {
          [[display]]\nframebuffer = 'fb.raw'\nsize = '320x240'\nbits = 16\nstride = 656\ndither = 'blue-noise'\n\
          [[display]]\npng = 'now.png'\nsize = '100x50'\ncolors = '7-color'\nprogress = false\npreview = false\n",
     );
-    assert_eq!((found.keep, found.every, found.checkpoint), (5, Duration::from_secs(5400), false));
-    assert_eq!(found.prompts, Prompts::Folder("prompts".into(), Order::Shuffled));
+    assert_eq!(
+        (found.keep, found.every, found.checkpoint),
+        (5, Duration::from_secs(5400), false)
+    );
+    assert_eq!(
+        found.prompts,
+        Prompts::Folder("prompts".into(), Order::Shuffled)
+    );
     assert_eq!(found.draw["steps"], 4);
     let [device, plain, png] = &found.displays[..] else {
         panic!("{:?}", found.displays)
     };
     assert_eq!(device.surface, Surface::Framebuffer("/dev/fb0".into()));
-    assert_eq!((device.rotation, device.look.letterbox), (Rotation::Quarter, [10, 11, 12]));
-    assert_eq!((device.look.caption, device.look.progress, device.look.fit), (false, true, Fit::Cover));
+    assert_eq!(
+        (device.rotation, device.look.letterbox),
+        (Rotation::Quarter, [10, 11, 12])
+    );
+    assert_eq!(
+        (device.look.caption, device.look.progress, device.look.fit),
+        (false, true, Fit::Cover)
+    );
     let geometry = Geometry::new(320, 240, 16).and_then(|geometry| geometry.stride(656));
-    assert_eq!(plain.surface, Surface::Plain("fb.raw".into(), geometry.expect("a geometry")));
+    assert_eq!(
+        plain.surface,
+        Surface::Plain("fb.raw".into(), geometry.expect("a geometry"))
+    );
     assert_eq!(plain.dither, Dither::BlueNoise);
     assert_eq!(png.surface, Surface::Png("now.png".into(), (100, 50)));
-    assert_eq!((png.colors.clone(), png.look.progress, png.look.preview), (Colors::seven(), false, false));
+    assert_eq!(
+        (png.colors.clone(), png.look.progress, png.look.preview),
+        (Colors::seven(), false, false)
+    );
 
-    for (text, seconds) in [("90", 90), ("'90s'", 90), ("'10m'", 600), ("'1d2h'", 93_600), ("0", 0)] {
+    for (text, seconds) in [
+        ("90", 90),
+        ("'90s'", 90),
+        ("'10m'", 600),
+        ("'1d2h'", 93_600),
+        ("0", 0),
+    ] {
         let found = config(&format!("every = {text}\n{LEAST}"));
         assert_eq!(found.every, Duration::from_secs(seconds), "{text}");
     }
@@ -117,5 +148,8 @@ fn what_is_wrong_is_named() {
     let path = folder.path().join("long.toml");
     fs::write(&path, "#".repeat(MAX_BYTES as usize + 1)).expect("written");
     assert!(matches!(Config::open(&path), Err(ConfigError::Long)));
-    assert!(matches!(Config::open(folder.path()), Err(ConfigError::Io(_))));
+    assert!(matches!(
+        Config::open(folder.path()),
+        Err(ConfigError::Io(_))
+    ));
 }

@@ -119,7 +119,10 @@ impl Feed for Fifo {
                 Ok(0) => {
                     if std::mem::take(&mut self.has_writer) {
                         self.lines.end();
-                        tracing::info!("{}: closed by its writer; waiting for another", self.path.display());
+                        tracing::info!(
+                            "{}: closed by its writer; waiting for another",
+                            self.path.display()
+                        );
                         tell(&mut self.lines, &self.path.display().to_string());
                         continue;
                     }

@@ -39,7 +39,10 @@ pub(super) fn next(
         count < MAX_PROMPTS
     });
     if count == 0 {
-        tell(format!("{}: there is no prompt in it: put a file there, such as prompts.txt, with one a line", folder.display()));
+        tell(format!(
+            "{}: there is no prompt in it: put a file there, such as prompts.txt, with one a line",
+            folder.display()
+        ));
         return None;
     }
     let mut left = order.index(turn, count);

@@ -42,7 +42,9 @@ impl Lines {
         let skipped = std::mem::take(&mut self.skipped);
         let line = std::mem::take(&mut self.line);
         if skipped > 0 {
-            self.wrong.push_back(format!("a line of {skipped} bytes is no prompt: {MAX_LINE} are the most"));
+            self.wrong.push_back(format!(
+                "a line of {skipped} bytes is no prompt: {MAX_LINE} are the most"
+            ));
             return;
         }
         match String::from_utf8(line) {

@@ -203,7 +203,10 @@ fn check_list(section: &Section, key: &str, list: &[String]) -> Result<(), Confi
             return Err(section.wrong(key, &format!("text {number} is empty")));
         }
         if text.len() > MAX_LINE {
-            let reason = format!("text {number} has {} bytes, {MAX_LINE} are the most", text.len());
+            let reason = format!(
+                "text {number} has {} bytes, {MAX_LINE} are the most",
+                text.len()
+            );
             return Err(section.wrong(key, &reason));
         }
     }
@@ -216,7 +219,10 @@ fn minutes(text: &str) -> Result<u32, String> {
     let (hours, minutes) = text.split_once(':').ok_or_else(error)?;
     let digits = |text: &str, below: u32| -> Result<u32, String> {
         let is_number = (1..=2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|number| is_number && *number < below).ok_or_else(error)
+        text.parse()
+            .ok()
+            .filter(|number| is_number && *number < below)
+            .ok_or_else(error)
     };
     Ok(digits(hours, 24)? * 60 + digits(minutes, 60)?)
 }

@@ -33,7 +33,10 @@ impl Template {
                         file(Path::new(&path)).map_err(|reason| section.wrong(&key, &reason))?
                     }
                     value => texts(value).ok_or_else(|| {
-                        section.wrong(&key, "a list of texts expected, or the name of a file with one a line")
+                        section.wrong(
+                            &key,
+                            "a list of texts expected, or the name of a file with one a line",
+                        )
                     })?,
                 };
                 check_list(section, &key, &list)?;
@@ -44,17 +47,23 @@ impl Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}').ok_or_else(|| {
-                section.wrong("template", "a brace is opened and not closed")
-            })?;
-            let list = names.iter().position(|known| known == name).ok_or_else(|| {
-                let known: Vec<&str> = names.iter().map(String::as_str).collect();
-                let hint = match nearest(name, &known) {
-                    Some(known) => format!(", did you mean {{{known}}}?"),
-                    None => String::new(),
-                };
-                section.wrong("template", &format!("there is no list `words.{name}`{hint}"))
-            })?;
+            let (name, after) = after
+                .split_once('}')
+                .ok_or_else(|| section.wrong("template", "a brace is opened and not closed"))?;
+            let list = names
+                .iter()
+                .position(|known| known == name)
+                .ok_or_else(|| {
+                    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+                    let hint = match nearest(name, &known) {
+                        Some(known) => format!(", did you mean {{{known}}}?"),
+                        None => String::new(),
+                    };
+                    section.wrong(
+                        "template",
+                        &format!("there is no list `words.{name}`{hint}"),
+                    )
+                })?;
             parts.push((before.to_owned(), Some(list)));
             rest = after;
         }
@@ -62,10 +71,16 @@ impl Template {
         let is_used = |list| parts.iter().any(|(_, used)| *used == Some(list));
         if let Some(unused) = (0..lists.len()).find(|list| !is_used(*list)) {
             let name = &names[unused];
-            return Err(section.wrong(&format!("words.{name}"), &format!("{{{name}}} is not in the template")));
+            return Err(section.wrong(
+                &format!("words.{name}"),
+                &format!("{{{name}}} is not in the template"),
+            ));
         }
         if text.trim().is_empty() || text.len() > super::MAX_LINE {
-            return Err(section.wrong("template", &format!("a text of 1 to {} bytes expected", super::MAX_LINE)));
+            return Err(section.wrong(
+                "template",
+                &format!("a text of 1 to {} bytes expected", super::MAX_LINE),
+            ));
         }
         Ok(Self { parts, lists })
     }
@@ -87,7 +102,9 @@ impl Template {
 
 fn file(path: &Path) -> Result<Vec<String>, String> {
     let shown = path.display();
-    let size = fs::metadata(path).map_err(|error| format!("{shown}: {error}"))?.len();
+    let size = fs::metadata(path)
+        .map_err(|error| format!("{shown}: {error}"))?
+        .len();
     if size > MAX_FILE {
         return Err(format!("{shown}: {size} bytes, {MAX_FILE} are the most"));
     }

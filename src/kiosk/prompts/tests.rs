@@ -17,7 +17,9 @@ fn turn(number: u64) -> Turn {
 
 fn prompts(text: &str) -> Prompts {
     let config: Result<Config, _> = format!("[prompts]\n{text}").parse();
-    config.unwrap_or_else(|error| panic!("{text}: {error}")).prompts
+    config
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+        .prompts
 }
 
 fn first(prompts: &Prompts, count: u64) -> Vec<String> {
@@ -47,7 +49,10 @@ fn templates_are_filled() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("places.txt");
     fs::write(&path, "a wood\n\n the sea \n").expect("written");
-    let text = format!("template = '{{animal}} in {{place}}, {{animal}}'\nwords.animal = ['cat', 'dog', 'fox']\nwords.place = '{}'", path.display());
+    let text = format!(
+        "template = '{{animal}} in {{place}}, {{animal}}'\nwords.animal = ['cat', 'dog', 'fox']\nwords.place = '{}'",
+        path.display()
+    );
     let found: BTreeSet<String> = first(&prompts(&text), 200).into_iter().collect();
     assert_eq!(found.len(), 18);
     assert!(found.contains("cat in the sea, fox"));
@@ -64,7 +69,9 @@ fn the_time_of_day_chooses() {
             minute: hour * 60 + minute,
             ..turn(number)
         };
-        schedule.next(turn, &mut Feeds::default()).expect("a prompt")
+        schedule
+            .next(turn, &mut Feeds::default())
+            .expect("a prompt")
     };
     assert_eq!(at(6, 29, 0), "night");
     assert_eq!(at(6, 30, 0), "morning");
@@ -86,7 +93,10 @@ fn lines_that_are_none_take_no_memory() {
     assert_eq!(lines.ready, ["a prompt", "é"]);
     assert_eq!(
         lines.wrong,
-        ["a line of 10485760 bytes is no prompt: 65536 are the most", "a line is no UTF-8 from byte 1 on"]
+        [
+            "a line of 10485760 bytes is no prompt: 65536 are the most",
+            "a line is no UTF-8 from byte 1 on"
+        ]
     );
     lines.end();
     assert_eq!(lines.ready.pop_back().as_deref(), Some("the last"));
@@ -107,7 +117,10 @@ fn a_folders_files_are_read_anew() {
     assert_eq!(next(0), None);
     let write = |name: &str, text: &str| fs::write(inner.join(name), text).expect("written");
     write("b.txt", "three\n");
-    write("a.txt", &format!("one\n\n{}\n  two", "long ".repeat(20_000)));
+    write(
+        "a.txt",
+        &format!("one\n\n{}\n  two", "long ".repeat(20_000)),
+    );
     write("c.jpg", "no prompt");
     let found: Vec<_> = (0..4).filter_map(&mut next).collect();
     assert_eq!(found, ["one", "two", "three", "one"]);
@@ -130,7 +143,10 @@ fn a_fifo_outlives_its_writers() {
     let mut next = || source.next(turn(0), &mut feeds);
     assert_eq!(next(), None);
     for _ in 0..2 {
-        let mut writer = fs::OpenOptions::new().write(true).open(&path).expect("opened");
+        let mut writer = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("opened");
         assert_eq!(next(), None);
         writer.write_all(b"a cat\na do").expect("written");
         assert_eq!(next().as_deref(), Some("a cat"));
@@ -145,7 +161,10 @@ fn a_fifo_outlives_its_writers() {
     // 10 MB on one line, while it is read.
     let writer = path.clone();
     let writer = std::thread::spawn(move || {
-        let mut writer = fs::OpenOptions::new().write(true).open(writer).expect("opened");
+        let mut writer = fs::OpenOptions::new()
+            .write(true)
+            .open(writer)
+            .expect("opened");
         for _ in 0..10 {
             writer.write_all(&[b'x'; 1_000_000]).expect("written");
         }
@@ -165,7 +184,17 @@ fn a_fifo_outlives_its_writers() {
 
 #[test]
 fn times_of_day_are_read() {
-    for (text, expected) in [("00:00", Some(0)), ("7:05", Some(425)), ("23:59", Some(1439)), ("24:00", None), ("7", None), ("07:60", None), ("+7:00", None), ("007:00", None), ("07:00 ", None)] {
+    for (text, expected) in [
+        ("00:00", Some(0)),
+        ("7:05", Some(425)),
+        ("23:59", Some(1439)),
+        ("24:00", None),
+        ("7", None),
+        ("07:60", None),
+        ("+7:00", None),
+        ("007:00", None),
+        ("07:00 ", None),
+    ] {
         assert_eq!(minutes(text).ok(), expected, "{text}");
     }
 }

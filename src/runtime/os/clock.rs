@@ -22,9 +22,15 @@ mod tests {
     /// Zones are whole quarters of an hour away from UTC.
     #[test]
     fn minutes_are_those_of_the_clock() {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_secs();
         let (found, utc) = (minute_of_day(), (seconds / 60 % 15) as u32);
         assert!(found < 1440);
-        assert!([utc, (utc + 1) % 15].contains(&(found % 15)), "{found}, {utc}");
+        assert!(
+            [utc, (utc + 1) % 15].contains(&(found % 15)),
+            "{found}, {utc}"
+        );
     }
 }
