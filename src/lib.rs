@@ -33,9 +33,15 @@ assert_eq!(picture.view().dim(), (128, 128, 3));
 "
 )]
 //!
-//! The tree: [`pipeline`] draws, [`runtime`] runs a package's programs. The package format, the kernels and the compiler
+//! The tree: [`pipeline`] draws, [`runtime`] runs a package's programs, `display` shows pictures and `kiosk` draws and shows them for years. The package format, the kernels and the compiler
 //! are crates of their own, in the folders of those names.
 
+#[cfg(feature = "kiosk")]
+#[deny(unsafe_code)]
+pub mod display;
+#[cfg(feature = "kiosk")]
+#[deny(unsafe_code)]
+pub mod kiosk;
 #[deny(unsafe_code)]
 pub mod pipeline;
 pub mod runtime;

@@ -1,7 +1,8 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
-//! - `draw`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`, `doctor`: the commands.
+//! - `draw`, `kiosk`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`, `doctor`: the commands.
 //! - `model`: which package is meant; `layers`: what it is made of; `ceilings`: the memory that drawing takes; `plan`: an arena as text; `values`: what options are parsed to.
+//! - `log`: what happens, to a terminal, a file or the journal.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
 mod bench;
@@ -13,7 +14,10 @@ mod draw;
 mod error;
 mod info;
 mod init;
+#[cfg(feature = "kiosk")]
+mod kiosk;
 mod layers;
+mod log;
 mod model;
 mod output;
 #[cfg(feature = "pages")]
@@ -38,6 +42,8 @@ use error::CliError;
 #[derive(Parser)]
 #[command(name = "kiln", version, arg_required_else_help = true)]
 struct Cli {
+    #[command(flatten)]
+    log: log::Args,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,6 +51,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Draw(draw::Args),
+    #[cfg(feature = "kiosk")]
+    Kiosk(kiosk::Args),
     Tokens(tokens::Args),
     ShowInfo(show_info::Args),
     #[cfg(feature = "compile")]
@@ -61,8 +69,10 @@ enum Command {
 /// Does what the command line says and gives the exit code.
 pub fn main() -> ExitCode {
     let result = match parse() {
-        Ok(cli) => match cli.command {
+        Ok(cli) => cli.log.start().and_then(|()| match cli.command {
             Command::Draw(args) => draw::draw(&args),
+            #[cfg(feature = "kiosk")]
+            Command::Kiosk(args) => kiosk::kiosk(&args),
             Command::Tokens(args) => tokens::tokens(&args),
             Command::ShowInfo(args) => show_info::show_info(&args),
             #[cfg(feature = "compile")]
@@ -74,7 +84,7 @@ pub fn main() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(&args),
             #[cfg(feature = "pages")]
             Command::Pages(args) => pages::pages(&args),
-        },
+        }),
         Err(end) => end,
     };
     match result {

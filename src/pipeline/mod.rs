@@ -57,6 +57,8 @@ pub use draw::Progress;
 pub use error::{Error, RequestError, SectionError};
 pub use init::{Hires, Init, Mask, Resize, UnknownResize, UnknownUpscaler, Upscaler};
 pub use noise::{Noise, Rng, Seeds, UnknownRng};
+#[cfg(feature = "kiosk")]
+pub(crate) use picture::lanczos;
 pub use picture::{
     Background, ModelName, Picture, PictureFormat, Raster, RasterError, Remembered,
     RememberedError, Settings,

@@ -60,7 +60,8 @@ fn lines(mut file: impl BufRead) -> Result<Vec<Said>, String> {
     }
 }
 
-fn picture(line: &str) -> Result<Said, String> {
+/// The options of a line.
+pub fn picture(line: &str) -> Result<Said, String> {
     let mut said = Said::default();
     if !line.starts_with('{') {
         said.say("prompt", line);

@@ -5,12 +5,12 @@
 //! - `defaults`: what the environment and a file say besides.
 //! - `names`: what files are called; `watch`: progress and previews; `terminal`: pictures as text.
 
-mod batch;
+pub(super) mod batch;
 pub mod defaults;
 mod grid;
 mod keep;
 mod names;
-mod options;
+pub(super) mod options;
 mod terminal;
 mod watch;
 
@@ -238,7 +238,7 @@ fn jobs(kiln: &Kiln, said: &[Said], is_grid: bool) -> Result<Vec<Job>, CliError>
 }
 
 /// The options, with those of a picture that is named where they are silent.
-fn with_like(said: &Said) -> Result<PictureOptions, CliError> {
+pub(super) fn with_like(said: &Said) -> Result<PictureOptions, CliError> {
     let options = said.parse()?;
     let Some(path) = &options.like else {
         return Ok(options);
@@ -284,6 +284,18 @@ fn told(args: &Args, picture: &Picture, path: &Path, seconds: f64) -> Result<(),
         "{} (seed {seed}, {seconds:.1} s)\n",
         path.display()
     ))
+}
+
+/// The budget that is said: as an option, else in the environment.
+#[cfg(feature = "kiosk")]
+pub(super) fn budget(said: Option<Ram>) -> Result<Option<Ram>, CliError> {
+    match (said, std::env::var("KILN_RAM")) {
+        (Some(ram), _) => Ok(Some(ram)),
+        (None, Ok(text)) if !text.is_empty() => values::ram(&text)
+            .map(Some)
+            .map_err(|error| CliError::Usage(format!("KILN_RAM={text}: {error}"))),
+        _ => Ok(None),
+    }
 }
 
 /// A sheet for the pictures of a grid.

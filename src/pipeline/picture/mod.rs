@@ -22,7 +22,8 @@ pub(super) use raster::mixed;
 pub use raster::{Background, Raster, RasterError};
 pub use remembered::{Remembered, RememberedError};
 
-pub(super) use resample::{Box4, bilinear, lanczos};
+pub(crate) use resample::lanczos;
+pub(super) use resample::{Box4, bilinear};
 
 use super::decoder::Decoder;
 use super::init::{Hires, Init, Resize, taken};

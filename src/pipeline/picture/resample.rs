@@ -10,11 +10,11 @@ const PRECISION: u32 = 22;
 const LOBES: f64 = 3.0;
 
 /// A part of a picture: left, top, right and bottom, in pixels.
-pub(in crate::pipeline) type Box4 = [f64; 4];
+pub(crate) type Box4 = [f64; 4];
 
 /// A part of a picture in another size, by a Lanczos filter of three lobes: Pillow's `resize(size, LANCZOS, box)` of 8 bits,
 /// which diffusers and the WebUI take. Columns first, then rows, in integers. `pixels` is `[height, width, channels]`.
-pub(in crate::pipeline) fn lanczos(
+pub(crate) fn lanczos(
     pixels: &[u8],
     channels: usize,
     (width, height): (u32, u32),

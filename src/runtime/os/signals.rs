@@ -1,7 +1,8 @@
-//! SIGINT and SIGTERM as a request to stop.
+//! SIGINT and SIGTERM as a request to stop; SIGHUP and SIGUSR1 as requests of other kinds.
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::runtime::Cancellation;
 
@@ -52,6 +53,42 @@ extern "C" fn on_signal(_: libc::c_int) {
     }
 }
 
+static RELOAD: AtomicBool = AtomicBool::new(false);
+static DRAW_NOW: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGHUP and SIGUSR1 are noted, for [`take_reload`] and [`take_draw_now`], instead of ending the process.
+pub fn note_requests() -> io::Result<()> {
+    #[cfg(unix)]
+    for signal in [libc::SIGHUP, libc::SIGUSR1] {
+        set(
+            signal,
+            on_request as extern "C" fn(libc::c_int) as libc::sighandler_t,
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether there was a SIGHUP since the last time.
+pub fn take_reload() -> bool {
+    RELOAD.swap(false, Ordering::AcqRel)
+}
+
+/// Whether there was a SIGUSR1 since the last time.
+pub fn take_draw_now() -> bool {
+    DRAW_NOW.swap(false, Ordering::AcqRel)
+}
+
+/// Runs inside a signal: stores an atomic, nothing else.
+#[cfg(unix)]
+extern "C" fn on_request(signal: libc::c_int) {
+    let noted = if signal == libc::SIGHUP {
+        &RELOAD
+    } else {
+        &DRAW_NOW
+    };
+    noted.store(true, Ordering::Release);
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -84,5 +121,19 @@ mod tests {
                 .iter()
                 .all(|signal| handler(*signal) == libc::SIG_DFL)
         );
+    }
+    #[test]
+    fn requests_are_noted_once() {
+        note_requests().expect("signals");
+        assert!(!take_reload() && !take_draw_now());
+        for (signal, take) in [
+            (libc::SIGHUP, take_reload as fn() -> bool),
+            (libc::SIGUSR1, take_draw_now),
+        ] {
+            // SAFETY: both have handlers.
+            assert_eq!(unsafe { libc::raise(signal) }, 0);
+            assert!(take());
+            assert!(!take_reload() && !take_draw_now());
+        }
     }
 }
