@@ -92,13 +92,16 @@ impl<T: Element> AttentionInt8<'_, T> {
         work.sums.fill([0.0; PANEL]);
         work.m.fill(f32::NEG_INFINITY);
         work.l.fill(0.0);
-        self.load_queries(
-            kernels,
-            head,
-            queries.clone(),
-            &mut work,
-            scratch.take(layout.dim16),
-        );
+        // SAFETY: the caller's promise; nothing is written yet.
+        unsafe {
+            self.load_queries(
+                kernels,
+                head,
+                queries.clone(),
+                &mut work,
+                scratch.take(layout.dim16),
+            )
+        };
         for start in (0..p.kv_rows).step_by(TILE) {
             let keys = TILE.min(p.kv_rows - start);
             for row in (0..rows).step_by(ROWS) {
@@ -139,8 +142,11 @@ impl<T: Element> AttentionInt8<'_, T> {
     }
 
     /// Codes the query rows; rows past them and columns past the head's are zero.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), before the task writes anything.
     #[inline(always)]
-    fn load_queries<L: Left>(
+    unsafe fn load_queries<L: Left>(
         &self,
         kernels: Kernels,
         head: usize,
@@ -153,11 +159,8 @@ impl<T: Element> AttentionInt8<'_, T> {
         work.factor.fill(0.0);
         let line = &mut line[..p.head_dim];
         for (row, query) in queries.enumerate() {
-            T::load_slice(
-                kernels,
-                &self.float.q[query * p.q_stride + head * p.head_dim..][..line.len()],
-                line,
-            );
+            // SAFETY: the caller's promise.
+            T::load_slice(kernels, unsafe { self.float.query(query, head) }, line);
             let mut largest = 0.0;
             for x in &*line {
                 largest = math::max(x.abs(), largest);
