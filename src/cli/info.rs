@@ -75,6 +75,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
                 "steps": program.len(),
                 "macs": layers::macs(&program, 1),
                 "arena_bytes": model.stages(id).map(|program| program.arena_bytes()).max(),
+                "bound_bytes": model.stages(id).map(|program| program.bound_bytes()).max(),
                 "thread_scratch_bytes": model.stages(id).map(|program| program.thread_scratch_bytes()).max(),
                 "pinned_bytes": program.pinned_bytes(),
                 "max_chunks": program.max_chunks(),
@@ -138,6 +139,7 @@ fn stage_json(program: &Program<'_>) -> Value {
         "steps": program.len(),
         "macs": layers::macs(program, 1),
         "arena_bytes": program.arena_bytes(),
+        "bound_bytes": program.bound_bytes(),
         "hoisted": names,
     })
 }
@@ -201,8 +203,8 @@ fn as_text(model: &Model, card: &Value) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{:<13} {:>10} {:>6} {:>9} {:>10}",
-        "graph", "size", "steps", "GMAC", "arena"
+        "\n{:<13} {:>10} {:>6} {:>9} {:>10} {:>10}",
+        "graph", "size", "steps", "GMAC", "arena", "bound"
     );
     for (id, program) in whole(model) {
         let staged = model.stages(id).count() > 1;
@@ -213,11 +215,12 @@ fn as_text(model: &Model, card: &Value) -> String {
             };
             let _ = writeln!(
                 text,
-                "{name:<13} {:>10} {:>6} {:>9.3} {:>10}",
+                "{name:<13} {:>10} {:>6} {:>9.3} {:>10} {:>10}",
                 size(&program),
                 stage.len(),
                 layers::macs(&stage, 1) as f64 / 1e9,
                 megabytes(stage.arena_bytes()),
+                megabytes(stage.bound_bytes()),
             );
         }
         if staged {

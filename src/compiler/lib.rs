@@ -331,6 +331,7 @@ fn compile_all(
         tokenizer,
         scheduler,
         graphs,
+        bands: plan::Bands::default(),
         cancel: options.cancel.clone(),
     };
     let bytes = output::replace(&options.output, &options.cancel, |file| {

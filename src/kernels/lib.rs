@@ -29,6 +29,7 @@ mod arch;
 mod attention;
 mod binary;
 mod codes;
+mod codes_rows;
 mod concat;
 mod copy;
 mod element;
@@ -60,6 +61,7 @@ pub use attention::{
 };
 pub use binary::{Binary, BinaryKind, BinaryParams, Broadcast};
 pub use codes::{Quantizer, codes_bytes, codes_start, dequantize};
+pub use codes_rows::{CodesRows, CodesRowsParams};
 pub use concat::{Concat, ConcatParams};
 pub use copy::{Copy, CopyParams};
 pub use element::{Element, F16};
@@ -71,8 +73,9 @@ pub use gemm::{
     int8_scratch_bytes as gemm_int8_scratch_bytes, scratch_bytes as gemm_scratch_bytes,
 };
 pub use group_norm::{
-    GroupNorm, GroupNormCodes, GroupNormCodesOperands, GroupNormOperands, GroupNormParams, Moment,
-    Moments, NORM_BLOCK, codes_stats_len, stats_len,
+    GroupNorm, GroupNormApply, GroupNormApplyCodes, GroupNormBlocks, GroupNormCodes,
+    GroupNormCodesOperands, GroupNormMerge, GroupNormOperands, GroupNormParams, Moment, Moments,
+    NORM_BLOCK, codes_stats_len, stats_len,
 };
 pub use isa::{Isa, IsaError, Kernels};
 pub use job::{Job, Launch, run_alone};

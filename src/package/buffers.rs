@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::format::ALIGNMENT;
 use crate::op::Role;
 use crate::program::Program;
 use crate::{Operand, Space};
@@ -34,7 +35,45 @@ impl Buffer {
     }
 }
 
+/// Whatever of the operand's bytes was written last is used at that step. An operand may be a part of a buffer, or made of
+/// several that were written one by one.
+fn use_at(buffers: &mut [Buffer], operand: &Operand, step: usize) {
+    for index in (0..buffers.len()).rev() {
+        let (older, newer) = buffers.split_at_mut(index + 1);
+        let buffer = &mut older[index];
+        let seen = buffer.touches(operand)
+            && newer.iter().all(|newer| {
+                newer.offset >= buffer.offset + buffer.bytes
+                    || buffer.offset >= newer.offset + newer.bytes
+            });
+        if seen {
+            buffer.last = step;
+        }
+    }
+}
+
 impl Program<'_> {
+    /// The most bytes of the arena that hold something at one step, each buffer rounded up to 64: no arrangement of the
+    /// buffers takes less. What is pinned counts at every step.
+    pub fn bound_bytes(&self) -> u64 {
+        let mut change: Vec<i128> = Vec::new();
+        change.resize(self.len() + 1, 0);
+        for buffer in self.buffers() {
+            let bytes = i128::from(buffer.bytes.next_multiple_of(ALIGNMENT));
+            if buffer.offset >= self.pinned_bytes() {
+                change[buffer.first] += bytes;
+                change[buffer.last + 1] -= bytes;
+            }
+        }
+        let (mut live, mut most) = (0, 0);
+        for change in change {
+            live += change;
+            most = most.max(live);
+        }
+        self.pinned_bytes()
+            .saturating_add(u64::try_from(most).unwrap_or(u64::MAX))
+    }
+
     /// The arena's buffers, in the order in which they come into use. A buffer whose step writes in place goes on.
     pub fn buffers(&self) -> Vec<Buffer> {
         let mut buffers: Vec<Buffer> = self
@@ -52,13 +91,7 @@ impl Program<'_> {
             for (operand, slot) in
                 arena().filter(|(_, slot)| matches!(slot.role, Role::Input | Role::Optional))
             {
-                if let Some(buffer) = buffers
-                    .iter_mut()
-                    .rev()
-                    .find(|buffer| buffer.touches(&operand))
-                {
-                    buffer.last = index;
-                }
+                use_at(&mut buffers, &operand, index);
                 if op.in_place_slot() == Some(slot.name) {
                     in_place = Some(operand);
                 }
@@ -72,13 +105,7 @@ impl Program<'_> {
             }
         }
         for port in self.outputs() {
-            if let Some(buffer) = buffers
-                .iter_mut()
-                .rev()
-                .find(|buffer| buffer.touches(&port.operand()))
-            {
-                buffer.last = self.len().saturating_sub(1);
-            }
+            use_at(&mut buffers, &port.operand(), self.len().saturating_sub(1));
         }
         // What the earlier stages gave is there for the next run too.
         for buffer in buffers

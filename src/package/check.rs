@@ -139,6 +139,21 @@ fn codes(rows: u64, c: u64, per_row: bool) -> Option<Requirement> {
     Some(Requirement::new(bytes, Holds::U8))
 }
 
+/// Codes of `[rows, c]` with one scale.
+fn codes_of(rows: u32, c: u32) -> Option<Requirement> {
+    codes(rows.into(), c.into(), false)
+}
+
+/// The statistics of the blocks of `rows` rows.
+fn records(rows: u32, c: u32, ranges: bool) -> Option<Requirement> {
+    let numbers = if ranges { 4 } else { 2 };
+    u64::from(rows)
+        .div_ceil(NORM_BLOCK as u64)
+        .checked_mul(c.into())?
+        .checked_mul(numbers)
+        .map(|n| Requirement::new(n, Holds::F32))
+}
+
 /// Codes or activations of `[rows, c]`.
 fn matrix(rows: u64, c: u64, is_codes: bool, per_row: bool) -> Option<Requirement> {
     if is_codes {
@@ -346,6 +361,29 @@ impl Op {
                 ),
                 _ => None,
             },
+            Op::GroupNormBlocks(op) => match slot {
+                "x" => activation([op.rows, op.c]),
+                "out" => records(op.rows, op.c, op.ranges),
+                _ => None,
+            },
+            Op::GroupNormMerge(op) => match slot {
+                "x" => records(op.rows, op.c, op.quantized),
+                "gamma" | "beta" => optional(parameter(op.c.into())),
+                "out" => records(1, op.c, op.quantized),
+                _ => None,
+            },
+            Op::GroupNormApply(op) => match slot {
+                "x" => activation([op.rows, op.c]),
+                "moments" => arena(records(1, op.c, op.quantized)),
+                "beta" => optional(parameter(op.c.into())),
+                "out" => matrix(op.rows.into(), op.c.into(), op.quantized, false),
+                _ => None,
+            },
+            Op::CodesRows(op) => match slot {
+                "x" => arena(codes_of(op.rows, op.c)),
+                "out" => codes_of(op.count, op.c),
+                _ => None,
+            },
         };
         required.map(Some).ok_or(OpError::Size(slot))
     }
@@ -356,6 +394,9 @@ impl Op {
             Op::Conv2d(_) | Op::Linear(_) => Some("residual"),
             Op::Unary(_) | Op::Affine(_) | Op::Softmax(_) => Some("x"),
             Op::Binary(_) => Some("a"),
+            Op::Attention(op) if Some(op.q_stride) == op.heads.checked_mul(op.head_dim) => {
+                Some("q")
+            }
             _ => None,
         }
     }
@@ -489,6 +530,29 @@ impl Op {
                 nonzero(&[("rows", op.rows), ("c", op.c)])?;
                 holds("c2", op.c.checked_add(op.c2).is_some())
             }
+            Op::GroupNormBlocks(op) => nonzero(&[("rows", op.rows), ("c", op.c)]),
+            Op::GroupNormMerge(op) => {
+                nonzero(&[("rows", op.rows), ("c", op.c), ("groups", op.groups)])?;
+                holds("groups", op.c % op.groups == 0)?;
+                holds("eps", op.eps >= 0.0)?;
+                holds(
+                    "activation",
+                    matches!(op.activation, Activation::None | Activation::Silu),
+                )
+            }
+            Op::GroupNormApply(op) => {
+                nonzero(&[("rows", op.rows), ("c", op.c), ("groups", op.groups)])?;
+                holds("groups", op.c % op.groups == 0)?;
+                holds(
+                    "activation",
+                    matches!(op.activation, Activation::None | Activation::Silu),
+                )
+            }
+            Op::CodesRows(op) => {
+                nonzero(&[("c", op.c), ("count", op.count)])?;
+                let end = op.first.checked_add(op.count);
+                holds("first", end.is_some_and(|end| end <= op.rows))
+            }
         }
     }
 
@@ -523,7 +587,11 @@ impl Op {
                 .map(|(_, o)| o.dtype)
         };
         let activation_slot = self.activation_slot();
-        let activation = dtype(activation_slot).filter(|dtype| ACTIVATION_TYPES.contains(dtype));
+        let activation = if self.is_of_codes() {
+            Some(DType::F16)
+        } else {
+            dtype(activation_slot).filter(|dtype| ACTIVATION_TYPES.contains(dtype))
+        };
         let activation = activation.ok_or(OpError::Type(activation_slot))?;
         let codes = self.takes_codes() && dtype("x") == Some(DType::U8);
         if codes {

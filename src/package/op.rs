@@ -351,7 +351,8 @@ ops! {
 
     /// `softmax(scale * q k^T + mask) v` for each head; head `h` reads columns `h * head_dim ..` of `q`, `k` and `v` and
     /// writes the same columns of `out`, `[q_rows, heads * head_dim]`. A row of `q`, `k` or `v` starts every
-    /// `*_stride` elements. `mask` is `f32[q_rows, kv_rows]`.
+    /// `*_stride` elements. `mask` is `f32[q_rows, kv_rows]`. Where rows of `q` are as long as those of `out`, `out` may be
+    /// `q`'s own buffer.
     ///
     /// With `integers`, both products are sums of products of 8-bit integers; `q_rows` is `kv_rows`, there is no mask, and
     /// `codes` holds [`attention_codes_len`] `f32`.
@@ -497,6 +498,61 @@ ops! {
         /// A scale for each row; else one for all.
         per_row: bool,
     } [x Input, x2 Optional, ranges Scratch, out Output]
+
+    /// The first part of a [`GroupNorm`] for a band of its rows: the statistics of each block of 64 rows of `[rows, c]`,
+    /// `f32[ceil(rows / 64)][c][2]`, or `[..][c][4]` with `ranges`. The blocks of a picture are those of its bands one after
+    /// the other, where each but the last has a multiple of 64 rows.
+    GroupNormBlocks = 16 {
+        /// Rows of the band.
+        rows: u32,
+        /// Channels.
+        c: u32,
+        /// With each channel's extremes, which codes need.
+        ranges: bool,
+    } [x Input, out Output]
+
+    /// The second part: all blocks of a picture (`x`, as [`GroupNormBlocks`] writes them) merged into the `moments` of
+    /// its groups, `f32[c][2]`, or `[c][4]` when `quantized`.
+    GroupNormMerge = 17 {
+        /// Rows of the whole picture.
+        rows: u32,
+        /// Channels.
+        c: u32,
+        /// Groups; divides `c`.
+        groups: u32,
+        /// Added to the variance.
+        eps: f32,
+        /// `None` or `Silu`.
+        activation: Activation,
+        /// With the range of the codes.
+        quantized: bool,
+    } [x Input, gamma Optional, beta Optional, out Output]
+
+    /// The last part: a band of rows, normalized by the `moments` of the whole picture. All bands' codes have the same scale.
+    GroupNormApply = 18 {
+        /// Rows of the band.
+        rows: u32,
+        /// Channels.
+        c: u32,
+        /// Groups; divides `c`.
+        groups: u32,
+        /// `None` or `Silu`.
+        activation: Activation,
+        /// `out` is codes with one scale.
+        quantized: bool,
+    } [x Input, moments Input, beta Optional, out Output]
+
+    /// The rows `first ..` of the codes of `[rows, c]` with one scale, `count` of them, as codes of their own.
+    CodesRows = 19 {
+        /// Rows of `x`.
+        rows: u32,
+        /// Columns.
+        c: u32,
+        /// The first row that is taken.
+        first: u32,
+        /// Rows that are taken.
+        count: u32,
+    } [x Input, out Output]
 }
 
 /// Bytes of the codes of `[rows, c]`, with a scale for each row or one for all (saturated).
@@ -530,9 +586,18 @@ pub fn attention_codes_len(kv_rows: u32, heads: u32, head_dim: u32) -> Option<u6
 pub const MAX_INTEGER_K: u32 = i32::MAX as u32 / (255 * 127);
 
 impl Op {
-    /// The slot whose element type is the operator's activation type: `out`, unless that holds codes.
+    /// The slot whose element type is the operator's activation type: `out`, unless that holds codes or statistics.
     pub fn activation_slot(&self) -> &'static str {
-        if self.writes_codes() { "x" } else { "out" }
+        if self.writes_codes() || matches!(self, Op::GroupNormBlocks(_)) {
+            "x"
+        } else {
+            "out"
+        }
+    }
+
+    /// Whether it has no operand of the activations' type.
+    pub fn is_of_codes(&self) -> bool {
+        matches!(self, Op::CodesRows(_))
     }
 
     /// Whether `out` holds codes.
@@ -541,6 +606,8 @@ impl Op {
             Op::Quantize(_) => true,
             Op::GroupNorm(op) => op.quantized,
             Op::LayerNorm(op) => op.quantized,
+            Op::GroupNormApply(op) => op.quantized,
+            Op::CodesRows(_) => true,
             _ => false,
         }
     }

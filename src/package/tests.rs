@@ -109,6 +109,20 @@ const COPY: Copy = Copy {
     offset: 3,
 };
 
+const APPLY: GroupNormApply = GroupNormApply {
+    rows: 5,
+    c: 8,
+    groups: 4,
+    activation: Activation::None,
+    quantized: false,
+};
+const CODES_ROWS: CodesRows = CodesRows {
+    rows: 9,
+    c: 5,
+    first: 2,
+    count: 3,
+};
+
 /// One of each operator.
 fn every_op() -> Vec<Op> {
     vec![
@@ -162,6 +176,21 @@ fn every_op() -> Vec<Op> {
         Op::Softmax(Softmax { rows: 2, cols: 3 }),
         Op::Copy(COPY),
         Op::Quantize(QUANTIZE),
+        Op::GroupNormBlocks(GroupNormBlocks {
+            rows: 65,
+            c: 6,
+            ranges: true,
+        }),
+        Op::GroupNormMerge(GroupNormMerge {
+            rows: 65,
+            c: 8,
+            groups: 4,
+            eps: 1e-5,
+            activation: Activation::Silu,
+            quantized: false,
+        }),
+        Op::GroupNormApply(APPLY),
+        Op::CodesRows(CODES_ROWS),
     ]
 }
 
@@ -194,6 +223,10 @@ fn integer_ops() -> Vec<Op> {
             dim: 8,
             vocab: 9,
             quantized: true,
+        }),
+        Op::GroupNormApply(GroupNormApply {
+            quantized: true,
+            ..APPLY
         }),
     ]
 }
@@ -258,8 +291,8 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
 /// Every operator, of which the last writes floats, so that it can be an output.
 fn text_ops() -> Vec<Op> {
     let mut ops = every_op();
-    let quantize = ops.len() - 1;
-    ops.swap(quantize - 1, quantize);
+    let codes = ops.len() - 1;
+    ops.swap(codes - 1, codes);
     ops
 }
 

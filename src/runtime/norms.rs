@@ -25,13 +25,18 @@ pub struct NormMoments {
     count: f64,
 }
 
+/// The groups whose moments a step takes.
+fn groups_of(op: &Op) -> usize {
+    match op {
+        Op::GroupNorm(op) => op.groups as usize,
+        Op::GroupNormMerge(op) => op.groups as usize,
+        _ => 0,
+    }
+}
+
 /// Groups of a program's norms.
 fn groups(program: &Program<'_>) -> usize {
-    let groups = program.steps().map(|step| match step.op() {
-        Op::GroupNorm(op) => op.groups as usize,
-        _ => 0,
-    });
-    groups.sum()
+    program.steps().map(|step| groups_of(&step.op())).sum()
 }
 
 impl NormMoments {
@@ -79,11 +84,12 @@ impl<'n> Norms<'n> {
 
     /// Those of an operator, if it is a norm: `next` is the first group that no operator before has had.
     pub(super) fn take(&self, op: &Op, next: &mut usize) -> Moments<'n> {
-        let Op::GroupNorm(op) = op else {
+        let groups = groups_of(op);
+        if groups == 0 {
             return Moments::default();
-        };
+        }
         let first = *next;
-        *next += op.groups as usize;
+        *next += groups;
         let part = |moments: &'n NormMoments| moments.last.get(first..*next).unwrap_or_default();
         match *self {
             Norms::Own => Moments::default(),

@@ -62,6 +62,7 @@ pub(super) fn run(
     pool: &mut Pool,
 ) -> Result<(), StepError> {
     match named(step, step.op().activation_slot()).dtype {
+        _ if step.op().is_of_codes() => dispatch::<F16>(step, place, kernels, arena, pool),
         DType::F32 => dispatch::<f32>(step, place, kernels, arena, pool),
         DType::F16 => dispatch::<F16>(step, place, kernels, arena, pool),
         other => Err(StepError::Type(other)),
@@ -135,6 +136,15 @@ fn dispatch<T: Element + Plain>(
         Op::Softmax(op) => launcher.launch(|o| jobs::softmax::<T>(kernels, op, o)),
         Op::Copy(op) => launcher.launch(|o| jobs::copy::<T>(kernels, op, o)),
         Op::Quantize(op) => launcher.launch(|o| jobs::quantize::<T>(kernels, op, o)),
+        Op::GroupNormBlocks(op) => {
+            launcher.launch(|o| jobs::group_norm_blocks::<T>(kernels, op, o))
+        }
+        Op::GroupNormMerge(op) => launcher.launch(|o| jobs::group_norm_merge(kernels, op, o)),
+        Op::GroupNormApply(op) if op.quantized => {
+            launcher.launch(|o| jobs::group_norm_apply_codes::<T>(kernels, op, o))
+        }
+        Op::GroupNormApply(op) => launcher.launch(|o| jobs::group_norm_apply::<T>(kernels, op, o)),
+        Op::CodesRows(op) => launcher.launch(|o| jobs::codes_rows(kernels, op, o)),
     }
 }
 
@@ -246,6 +256,14 @@ impl<'a> Operands<'_, 'a> {
         match self.operand(slot) == self.operand("out") {
             true => Ok(Source::InPlace),
             false => Ok(Source::Other(self.read(slot)?)),
+        }
+    }
+
+    /// An attention's `q`; empty if it is the output's own buffer.
+    fn queries<T: Plain>(&mut self) -> Result<&'a [T], StepError> {
+        match self.operand("q") == self.operand("out") {
+            true => Ok(&[]),
+            false => self.read("q"),
         }
     }
 

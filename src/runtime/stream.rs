@@ -176,6 +176,9 @@ struct Parts {
     count: usize,
 }
 
+/// How far from one band of a picture the next reads the same weights, in steps, or farther.
+const NEAR: usize = 16;
+
 /// No operator has more operands.
 const MAX_PARTS: usize = 16;
 
@@ -272,11 +275,19 @@ impl Shared {
         };
         let held = |parts: &Parts| -> u64 { parts.iter().map(|part| pages.bytes(part)).sum() };
         let slice = |(begin, end): (u64, u64)| &weights[begin as usize..end as usize];
-        let let_go = |index: usize| -> u64 {
+        // What a step that was brought reads too, as the bands of a picture read one matrix, stays for it.
+        let let_go = |index: usize, ahead: usize| -> u64 {
             let Some(parts) = parts_of(index) else {
                 return 0;
             };
-            parts.iter().for_each(|part| pages.let_go(slice(part)));
+            let wanted = |part: (u64, u64)| {
+                let near = ahead.min(index + 1 + NEAR);
+                let mut later = (index + 1..near).filter_map(parts_of);
+                later.any(|later| later.iter().any(|other| other == part))
+            };
+            for part in parts.iter().filter(|part| !wanted(*part)) {
+                pages.let_go(slice(part));
+            }
             held(&parts)
         };
         let (mut ahead, mut behind, mut resident) = (0, 0, 0);
@@ -287,7 +298,7 @@ impl Shared {
                 let room = |parts: &Parts| resident == 0 || resident + held(parts) <= self.window;
                 if state.round != round {
                     drop(state);
-                    (behind..ahead).for_each(|index| _ = let_go(index));
+                    (behind..ahead).for_each(|index| _ = let_go(index, ahead));
                     return;
                 }
                 if behind < state.left.min(ahead)
@@ -299,7 +310,7 @@ impl Shared {
             }
             if behind < state.left.min(ahead) {
                 drop(state);
-                resident -= let_go(behind);
+                resident -= let_go(behind, ahead);
                 behind += 1;
                 continue;
             }

@@ -95,7 +95,7 @@ pub fn bound(lifetimes: &[Lifetime]) -> u64 {
 }
 
 /// Bytes in use at each step.
-fn usage(lifetimes: &[Lifetime]) -> Vec<u64> {
+pub fn usage(lifetimes: &[Lifetime]) -> Vec<u64> {
     let steps = lifetimes.iter().map(|l| l.last + 1).max().unwrap_or(0);
     let mut usage = vec![0; steps];
     for lifetime in lifetimes {

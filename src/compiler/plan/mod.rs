@@ -1,6 +1,7 @@
 //! From graphs that hold only kiln operators to a package.
 //!
 //! - `steps`: a node becomes an operator with its sizes.
+//! - `bands`: what is too large to be whole is computed in bands of rows.
 //! - `buffers`: what values need a place in the arena, and when.
 //! - `memory`: every value that is not a weight gets its place in the arena.
 //! - `weights`: every weight gets its place in the package, packed as the kernels read it.
@@ -11,6 +12,7 @@
 //! [`Plan::new`] does all but write; [`emit`] writes the package too. Weights are read twice, once to find equal ones and
 //! once to write them, and no more than two at a time.
 
+mod bands;
 mod buffers;
 pub mod memory;
 mod pinned;
@@ -29,6 +31,7 @@ use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteE
 
 use crate::Cancel;
 use crate::graph::{Graph, Node};
+pub use bands::Bands;
 use pinned::Pinned;
 pub use text::Listing;
 pub use weights::{Form, PlacedWeight, Weights};
@@ -100,6 +103,8 @@ pub struct PackageParts {
     pub scheduler: String,
     /// The graphs, each at every size.
     pub graphs: Vec<Part>,
+    /// When large pictures are treated in bands.
+    pub bands: Bands,
     /// Ends planning and writing with an error, between two weights.
     pub cancel: Cancel,
 }
@@ -230,6 +235,7 @@ impl Plan {
                     part,
                     precision.dtype(),
                     &pinned,
+                    parts.bands,
                     &mut weights,
                 )?);
             }

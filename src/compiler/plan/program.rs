@@ -5,22 +5,50 @@ use kiln_package::{
     StepRecord,
 };
 
-use super::buffers::{self, Location};
+use super::bands::{self, Bands, View};
+use super::buffers::Location;
 use super::memory;
 use super::pinned::Pinned;
 use super::weights::{Form, Weights};
 use super::{Part, PlanError, steps};
 use crate::graph::{Graph, Node, Op, ValueId, ValueKind, Weight};
 
-/// A node with its operator in the program.
+/// A node, or a band of one, with its operator in the program.
+#[derive(Clone)]
 pub struct Lowered<'a> {
     pub node: &'a Node,
+    /// The node's number among all.
+    pub origin: usize,
     pub op: package::Op,
     /// Whether it is a GEMM of codes.
     pub codes: bool,
+    /// What stands in slots instead of the node's values.
+    pub views: Vec<(&'static str, View)>,
 }
 
 impl Lowered<'_> {
+    /// What of the arena stands in a slot; `None` for weights, scratch and what is empty.
+    pub fn view(&self, graph: &Graph, slot: &str) -> Option<View> {
+        if let Some((_, view)) = self.views.iter().find(|(name, _)| *name == slot) {
+            return Some(*view);
+        }
+        let value = match slot {
+            "out" => self.node.output,
+            _ => self.node.input(slot)?,
+        };
+        (graph.value(value).weight().is_none()).then(|| View::whole(value))
+    }
+
+    /// What it reads of the arena, by slot.
+    pub fn reads<'l>(
+        &'l self,
+        graph: &'l Graph,
+    ) -> impl Iterator<Item = (&'static str, View)> + 'l {
+        let slots = self.op.slots().iter();
+        let inputs = slots.filter(|slot| matches!(slot.role, Role::Input | Role::Optional));
+        inputs.filter_map(|slot| Some((slot.name, self.view(graph, slot.name)?)))
+    }
+
     /// What must stand in a slot of the operator.
     pub fn requirement(
         &self,
@@ -47,12 +75,13 @@ pub fn plan(
     part: &Part,
     activation: DType,
     pinned: &Pinned,
+    bands: Bands,
     weights: &mut Weights,
 ) -> Result<ProgramRecord, PlanError> {
     let graph = &part.graph;
-    let nodes = lower(graph)?;
+    let (lowering, buffers) = bands::choose(part, lower(graph)?, pinned, activation, bands)?;
+    let nodes = lowering.steps;
     let chunks = Chunks::of(part, pinned, &nodes)?;
-    let buffers = buffers::of(part, &nodes, pinned, activation)?;
     let arena = memory::assign(&buffers.lifetimes);
     if let Some((a, b)) = memory::conflict(&buffers.lifetimes, &arena) {
         return Err(PlanError::Overlap {
@@ -69,16 +98,23 @@ pub fn plan(
             buffers.lifetimes[index].bytes,
         )
     };
-    let of_value = |value: ValueId| -> Option<Operand> {
-        let dtype = buffers.holds[value.index()].dtype(activation);
-        match buffers.of_value[value.index()]? {
-            Location::Buffer(index) => Some(of_buffer(index, dtype)),
-            Location::Pinned(place) => Some(Operand::arena(dtype, place.offset, place.bytes)),
-        }
+    let of_view = |view: View| -> Option<Operand> {
+        let dtype = buffers.holds[view.tensor].dtype(activation);
+        let whole = match buffers.of_tensor[view.tensor]? {
+            Location::Buffer(index) => of_buffer(index, dtype),
+            Location::Pinned(place) => Operand::arena(dtype, place.offset, place.bytes),
+        };
+        Some(match view.part {
+            Some((offset, bytes)) => Operand::arena(dtype, whole.offset + offset, bytes),
+            None => whole,
+        })
     };
+    let of_value = |value: ValueId| of_view(View::whole(value));
     let mut records = Vec::with_capacity(nodes.len());
     for (index, lowered) in nodes.iter().enumerate() {
-        let Lowered { node, op, codes } = lowered;
+        let Lowered {
+            node, op, codes, ..
+        } = lowered;
         let mut operands = Vec::with_capacity(op.slots().len());
         for slot in op.slots() {
             // What integers take besides their matrix is of the matrix.
@@ -88,26 +124,29 @@ pub fn plan(
                 (_, name) => name,
             };
             let operand = match slot.role {
-                Role::Output => of_value(node.output),
+                Role::Output => lowered.view(graph, slot.name).and_then(&of_view),
                 Role::Scratch => {
                     buffers.scratch[index].map(|scratch| of_buffer(scratch, DType::F32))
                 }
-                Role::Input | Role::Optional => match node.input(source) {
-                    Some(value) => match &graph.value(value).kind {
-                        ValueKind::Weight(weight) => {
-                            let name = weight_name(graph, value, node, slot.name);
-                            Some(place_weight(
-                                graph,
-                                lowered,
-                                slot.name,
-                                (&name, weight),
-                                activation,
-                                weights,
-                            )?)
-                        }
-                        _ => of_value(value),
+                Role::Input | Role::Optional => match lowered.view(graph, slot.name) {
+                    Some(view) => of_view(view),
+                    None => match node.input(source) {
+                        Some(value) => match &graph.value(value).kind {
+                            ValueKind::Weight(weight) => {
+                                let name = weight_name(graph, value, node, slot.name);
+                                Some(place_weight(
+                                    graph,
+                                    lowered,
+                                    slot.name,
+                                    (&name, weight),
+                                    activation,
+                                    weights,
+                                )?)
+                            }
+                            _ => None,
+                        },
+                        None => None,
                     },
-                    None => None,
                 },
             };
             operands.push(operand.unwrap_or(Operand::EMPTY));
@@ -173,12 +212,14 @@ fn lower(graph: &Graph) -> Result<Vec<Lowered<'_>>, PlanError> {
         steps::lower(graph, node).map_err(|problem| PlanError::node(graph, node, problem))
     };
     let codes = |node: &Node| node.input("x").is_some_and(|x| graph.codes(x).is_some());
-    let nodes = graph.iter_nodes().map(|(_, node)| {
+    let nodes = graph.iter_nodes().enumerate().map(|(origin, (_, node))| {
         let op = lower(node)?;
         Ok(Lowered {
             node,
+            origin,
             codes: op.takes_codes() && codes(node),
             op,
+            views: Vec::new(),
         })
     });
     nodes.collect()

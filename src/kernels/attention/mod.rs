@@ -48,7 +48,7 @@ pub struct AttentionParams {
 /// Operands of [`Attention`]. The last row of `q`, `k` and `v` may end with the last head.
 #[derive(Debug)]
 pub struct AttentionOperands<'a, T> {
-    /// `q_rows` rows
+    /// `q_rows` rows; empty if they stand in `out`, which the result then takes the place of
     pub q: &'a [T],
     /// `kv_rows` rows
     pub k: &'a [T],
@@ -85,8 +85,10 @@ impl<'a, T: Element> Attention<'a, T> {
         check.that("kv_rows", p.kv_rows > 0)?;
         check.that("heads", p.heads > 0 && p.head_dim > 0)?;
         let width = check.size("heads", &[p.heads, p.head_dim])?;
+        let in_place = q.is_empty();
+        check.that("q_stride", !in_place || p.q_stride == width)?;
         for (name, slice, rows, stride) in [
-            ("q", q, p.q_rows, p.q_stride),
+            ("q", if in_place { &*out } else { q }, p.q_rows, p.q_stride),
             ("k", k, p.kv_rows, p.k_stride),
             ("v", v, p.kv_rows, p.v_stride),
         ] {
@@ -110,6 +112,23 @@ impl<'a, T: Element> Attention<'a, T> {
             mask,
             out: Output::new(out),
         })
+    }
+
+    /// A head's columns of a query.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): called by the task that alone has them, before it writes them; the slice is
+    /// dropped before too.
+    #[inline(always)]
+    unsafe fn query(&self, query: usize, head: usize) -> &[T] {
+        let p = &self.params;
+        let start = query * p.q_stride + head * p.head_dim;
+        if self.q.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.out.slice(start..start + p.head_dim) }
+        } else {
+            &self.q[start..][..p.head_dim]
+        }
     }
 
     /// The head and the query rows of a task.

@@ -64,7 +64,8 @@ impl<T: Element> Attention<'_, T> {
         let columns = dim.div_ceil(PANEL);
         let mut scratch = Scratch::new(scratch);
         let q = scratch.take_rows(dim.div_ceil(STEPS) * rows);
-        self.load_queries(kernels, head, queries.clone(), rows, q);
+        // SAFETY: the caller's promise; nothing is written yet.
+        unsafe { self.load_queries(kernels, head, queries.clone(), rows, q) };
         let mut work = Work {
             rows,
             q,
@@ -110,8 +111,10 @@ impl<T: Element> Attention<'_, T> {
         }
     }
 
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), before the task writes anything.
     #[inline(always)]
-    fn load_queries(
+    unsafe fn load_queries(
         &self,
         kernels: Kernels,
         head: usize,
@@ -121,8 +124,8 @@ impl<T: Element> Attention<'_, T> {
     ) {
         to.fill([0.0; STEPS]);
         for (row, query) in queries.enumerate() {
-            let q = &self.q[query * self.params.q_stride + head * self.params.head_dim..]
-                [..self.params.head_dim];
+            // SAFETY: the caller's promise.
+            let q = unsafe { self.query(query, head) };
             for (block, q) in q.chunks(STEPS).enumerate() {
                 T::load_slice(kernels, q, &mut to[block * rows + row][..q.len()]);
             }

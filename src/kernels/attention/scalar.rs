@@ -20,7 +20,8 @@ impl<T: Element> Attention<'_, T> {
     pub(super) unsafe fn scalar_row(&self, head: usize, query: usize, scratch: &mut [u8]) {
         let p = &self.params;
         let dim = p.head_dim;
-        let q = &self.q[query * p.q_stride + head * dim..][..dim];
+        // SAFETY: the caller's promise; the row is written last.
+        let q = unsafe { self.query(query, head) };
         let mut scratch = Scratch::new(scratch);
         let sums = scratch.take(dim);
         sums.fill(0.0);

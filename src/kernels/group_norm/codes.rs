@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::{CHANNELS, FACTORS, GroupNormParams, MAXIMA, MEANS, MINIMA, Moments, Norm};
+use super::{CHANNELS, FACTORS, GroupNormParams, MAXIMA, MEANS, MINIMA, Moments, Norm, Stats};
 use crate::{
     Activation, ArgumentError, Element, Kernels, Quantizer,
     codes::{self, codes_start, min},
@@ -28,9 +28,10 @@ pub struct GroupNormCodesOperands<'a, T> {
 }
 
 /// [`GroupNorm`](crate::GroupNorm) whose results, as `f32`, become codes per tensor. Their range is a bound that needs no
-/// pass over them; see `GroupNormCodes::bounds`.
+/// pass over them; see `Norm::bounds`.
 pub struct GroupNormCodes<'a, T> {
     norm: Norm<'a, T>,
+    stats: Stats<'a>,
     out: Output<'a, u8>,
 }
 
@@ -53,14 +54,17 @@ impl<'a, T: Element> GroupNormCodes<'a, T> {
             stats,
             out,
         } = operands;
-        let norm = Norm::new(kernels, &check, params, x, x2, (gamma, beta), stats, true)?;
+        let norm = Norm::new(kernels, &check, params, x, x2, (gamma, beta), true)?;
+        check.len("stats", stats.len(), norm.stats_len(&check)?)?;
         check.len(
             "out",
             out.len(),
             codes::size(&check, params.rows, norm.channels(), false)?,
         )?;
+        let record = norm.record_len();
         Ok(Self {
             norm,
+            stats: Stats::new(stats, record),
             out: Output::new(out),
         })
     }
@@ -70,48 +74,46 @@ impl<'a, T: Element> GroupNormCodes<'a, T> {
         self.norm.set_moments(&Check("GroupNormCodes"), moments)?;
         Ok(self)
     }
+}
 
+impl<T: Element> Norm<'_, T> {
     /// The bounds of a group's results, the same for all instruction sets. For each channel the least and the greatest
     /// `x` of all blocks go through the affine; of the two ends, without activation, the smaller and the larger are the
     /// bounds. Under SiLU they are the larger `silu` of the ends and the smaller, or, where -1.2784645 lies between the
     /// ends, -0.27846456. The group's are the least and the greatest of its channels' and of zero, NaNs passed over.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run), after [`Norm::merge`] of this group.
+    /// As [`Job::run`](crate::Job::run), after [`Norm::merge`] of this group: this task alone has its places in `whole`.
     #[inline(always)]
-    unsafe fn bounds(&self, group: usize) {
-        let norm = &self.norm;
-        let size = norm.channels() / norm.params.groups;
+    pub(super) unsafe fn bounds(&self, blocks: &[f32], whole: &Output<'_, f32>, group: usize) {
+        let size = self.channels() / self.params.groups;
         let channels = group * size..(group + 1) * size;
-        let whole = norm.blocks();
         let (mut lo, mut hi) = (0.0, 0.0);
         for start in channels.clone().step_by(CHANNELS) {
             let channels = start..channels.end.min(start + CHANNELS);
-            // SAFETY: the first phase wrote the blocks' records; the whole's was written by this task.
-            let read = |record, kind| unsafe {
-                norm.stats
-                    .slice(norm.record(record, kind, channels.clone()))
-            };
             let (mut minima, mut maxima) =
                 ([f32::INFINITY; CHANNELS], [f32::NEG_INFINITY; CHANNELS]);
-            for block in 0..whole {
-                for (m, x) in minima.iter_mut().zip(read(block, MINIMA)) {
+            for block in 0..self.blocks() {
+                let read = |kind| &blocks[self.record(block, kind, channels.clone())];
+                for (m, x) in minima.iter_mut().zip(read(MINIMA)) {
                     *m = min(*x, *m);
                 }
-                for (m, x) in maxima.iter_mut().zip(read(block, MAXIMA)) {
+                for (m, x) in maxima.iter_mut().zip(read(MAXIMA)) {
                     *m = math::max(*x, *m);
                 }
             }
-            let (means, factors) = (read(whole, MEANS), read(whole, FACTORS));
+            // SAFETY: this task wrote them before.
+            let read = |kind| unsafe { whole.slice(self.of_whole(kind, channels.clone())) };
+            let (means, factors) = (read(MEANS), read(FACTORS));
             for (i, channel) in channels.clone().enumerate() {
                 let affine = |x: f32| {
                     let d = x - means[i];
-                    norm.beta
+                    self.beta
                         .map_or(d * factors[i], |beta| d.mul_add(factors[i], beta[channel]))
                 };
                 let (a, b) = (affine(minima[i]), affine(maxima[i]));
                 let ends = (min(a, b), math::max(a, b));
-                let ends = if norm.params.activation == Activation::Silu {
+                let ends = if self.params.activation == Activation::Silu {
                     silu_bounds(ends)
                 } else {
                     ends
@@ -120,54 +122,85 @@ impl<'a, T: Element> GroupNormCodes<'a, T> {
                 hi = math::max(ends.1, hi);
             }
         }
-        // SAFETY: this task alone has its group's places in the last record; one slice ends before the next begins.
+        // SAFETY: the caller's promise; one slice ends before the next begins.
         unsafe {
-            norm.stats
-                .slice_mut(norm.record(whole, MINIMA, group..group + 1))[0] = lo;
-            norm.stats
-                .slice_mut(norm.record(whole, MAXIMA, group..group + 1))[0] = hi;
+            whole.slice_mut(self.of_whole(MINIMA, group..group + 1))[0] = lo;
+            whole.slice_mut(self.of_whole(MAXIMA, group..group + 1))[0] = hi;
         }
     }
 
     /// The map for the bounds of all groups.
-    ///
-    /// # Safety
-    /// As [`Job::run`](crate::Job::run), in the last phase.
     #[inline(always)]
-    unsafe fn quantizer(&self) -> Quantizer {
-        let groups = 0..self.norm.params.groups;
-        // SAFETY: the last record was written in the phase before.
-        let read = |kind| unsafe {
-            self.norm
-                .stats
-                .slice(self.norm.record(self.norm.blocks(), kind, groups.clone()))
-        };
+    fn quantizer(&self, whole: &[f32]) -> Quantizer {
+        let read = |kind| &whole[self.of_whole(kind, 0..self.params.groups)];
         let lo = read(MINIMA).iter().fold(0.0, |lo, x| min(*x, lo));
         let hi = read(MAXIMA).iter().fold(0.0, |hi, x| math::max(*x, hi));
         Quantizer::of_range(lo, hi)
     }
 
-    /// The map, written by the first task, for the last phase.
+    /// The map, which the first task writes to `out` too.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run), in the last phase.
+    /// As [`Job::run`](crate::Job::run): the first task alone has the pair.
     #[inline(always)]
-    unsafe fn begin(&self, task: usize) -> Quantizer {
-        // SAFETY: the caller's promise; the first task alone has the pair.
-        unsafe {
-            let quantizer = self.quantizer();
-            if task == 0 {
-                codes::write_pair(&self.out, self.norm.params.rows, false, 0, quantizer);
-            }
-            quantizer
+    unsafe fn begin(&self, whole: &[f32], out: &Output<'_, u8>, task: usize) -> Quantizer {
+        let quantizer = self.quantizer(whole);
+        if task == 0 {
+            // SAFETY: the caller's promise.
+            unsafe { codes::write_pair(out, self.params.rows, false, 0, quantizer) };
         }
+        quantizer
     }
 
     /// Where the codes of some channels of a row stand in `out`.
     #[inline(always)]
     fn codes(&self, row: usize, channels: Range<usize>) -> Range<usize> {
-        let start = codes_start(self.norm.params.rows, false) + row * self.norm.channels();
+        let start = codes_start(self.params.rows, false) + row * self.channels();
         start + channels.start..start + channels.end
+    }
+
+    /// The definition of the codes of a task's rows, and with the first task's the map.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has its rows of `out`, the first one the pair.
+    pub(super) unsafe fn scalar_codes(&self, whole: &[f32], out: &Output<'_, u8>, task: usize) {
+        // SAFETY: the caller's promise.
+        let quantizer = unsafe { self.begin(whole, out, task) };
+        for row in self.task_rows(task) {
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.slice_mut(self.codes(row, 0..self.channels())) };
+            for (channel, out) in out.iter_mut().enumerate() {
+                *out = quantizer.code(self.scalar_value(whole, row, channel));
+            }
+        }
+    }
+
+    /// [`Norm::scalar_codes`], many channels at a time.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn portable_codes(
+        &self,
+        whole: &[f32],
+        out: &Output<'_, u8>,
+        kernels: Kernels,
+        task: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        let quantizer = unsafe { self.begin(whole, out, task) };
+        let all = self.channels();
+        let mut values = [0.0; CHANNELS];
+        for row in self.task_rows(task) {
+            for start in (0..all).step_by(CHANNELS) {
+                let channels = start..all.min(start + CHANNELS);
+                let values = &mut values[..channels.len()];
+                self.values(whole, kernels, row, channels.clone(), values);
+                // SAFETY: the caller's promise.
+                let out = unsafe { out.slice_mut(self.codes(row, channels)) };
+                quantizer.codes(values, out);
+            }
+        }
     }
 }
 
@@ -194,54 +227,31 @@ impl<T: Element> Body for GroupNormCodes<'_, T> {
         self.norm.tasks(phase)
     }
     unsafe fn scalar(&self, phase: usize, task: usize, _: &mut [u8]) {
-        let channels = self.norm.channels();
+        let (norm, stats) = (&self.norm, &self.stats);
         // SAFETY: the caller's promise; a task of the last phase alone has its rows.
         unsafe {
             match phase {
-                0 => self.norm.scalar_statistics(task),
+                0 => norm.scalar_statistics(&stats.blocks, task),
                 1 => {
-                    self.norm.merge(task);
-                    self.bounds(task);
+                    norm.merge(stats.blocks(), &stats.whole, task);
+                    norm.bounds(stats.blocks(), &stats.whole, task);
                 }
-                _ => {
-                    let quantizer = self.begin(task);
-                    for row in self.norm.task_rows(task) {
-                        for (channel, out) in self
-                            .out
-                            .slice_mut(self.codes(row, 0..channels))
-                            .iter_mut()
-                            .enumerate()
-                        {
-                            *out = quantizer.code(self.norm.scalar_value(row, channel));
-                        }
-                    }
-                }
+                _ => norm.scalar_codes(stats.whole(), &self.out, task),
             }
         }
     }
     #[inline(always)]
     unsafe fn portable(&self, kernels: Kernels, phase: usize, task: usize, _: &mut [u8]) {
-        let all = self.norm.channels();
+        let (norm, stats) = (&self.norm, &self.stats);
         // SAFETY: the caller's promise; a task of the last phase alone has its rows.
         unsafe {
             match phase {
-                0 => self.norm.portable_statistics::<true>(kernels, task),
+                0 => norm.portable_statistics::<true>(&stats.blocks, kernels, task),
                 1 => {
-                    self.norm.merge(task);
-                    self.bounds(task);
+                    norm.merge(stats.blocks(), &stats.whole, task);
+                    norm.bounds(stats.blocks(), &stats.whole, task);
                 }
-                _ => {
-                    let quantizer = self.begin(task);
-                    let mut values = [0.0; CHANNELS];
-                    for row in self.norm.task_rows(task) {
-                        for start in (0..all).step_by(CHANNELS) {
-                            let channels = start..all.min(start + CHANNELS);
-                            let values = &mut values[..channels.len()];
-                            self.norm.values(kernels, row, channels.clone(), values);
-                            quantizer.codes(values, self.out.slice_mut(self.codes(row, channels)));
-                        }
-                    }
-                }
+                _ => norm.portable_codes(stats.whole(), &self.out, kernels, task),
             }
         }
     }

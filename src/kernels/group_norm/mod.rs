@@ -1,5 +1,6 @@
 //! Group normalization.
 
+mod bands;
 mod codes;
 mod moments;
 mod portable;
@@ -7,6 +8,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+pub use bands::{GroupNormApply, GroupNormApplyCodes, GroupNormBlocks, GroupNormMerge};
 pub use codes::{GroupNormCodes, GroupNormCodesOperands};
 pub use moments::{Moment, Moments};
 
@@ -77,10 +79,11 @@ pub fn codes_stats_len(rows: usize, channels: usize) -> usize {
 /// Normalization of each group of channels over all pixels, then `gamma`, `beta` and an activation.
 pub struct GroupNorm<'a, T> {
     norm: Norm<'a, T>,
+    stats: Stats<'a>,
     out: Output<'a, T>,
 }
 
-/// All but the output.
+/// The source and what is done with it.
 struct Norm<'a, T> {
     kernels: Kernels,
     params: GroupNormParams,
@@ -88,13 +91,50 @@ struct Norm<'a, T> {
     x2: &'a [T],
     gamma: Option<&'a [f32]>,
     beta: Option<&'a [f32]>,
-    /// A record per block, then one for the whole: each `channels` means, then as many of something else (a block's
-    /// sums of squared deviations; for the whole, the factors). With ranges the record goes on with as many minima and
-    /// maxima; for the whole, each group's ends of its results' range, at the group's number.
-    stats: Output<'a, f32>,
     /// Whether records have ranges.
     ranges: bool,
     moments: Moments<'a>,
+}
+
+/// Records: each `channels` means, then as many of something else (a block's sums of squared deviations; for the whole,
+/// the factors). With ranges a record goes on with as many minima and maxima; for the whole, each group's ends of its
+/// results' range, at the group's number.
+struct Stats<'a> {
+    /// One for each block.
+    blocks: Output<'a, f32>,
+    /// One for the whole.
+    whole: Output<'a, f32>,
+}
+
+impl<'a> Stats<'a> {
+    /// The whole's is the last of `stats`, and has `record` elements.
+    fn new(stats: &'a mut [f32], record: usize) -> Self {
+        let (blocks, whole) = stats.split_at_mut(stats.len() - record);
+        Stats {
+            blocks: Output::new(blocks),
+            whole: Output::new(whole),
+        }
+    }
+
+    /// The blocks' records.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), after the first phase.
+    #[inline(always)]
+    unsafe fn blocks(&self) -> &[f32] {
+        // SAFETY: the first phase wrote them, and nobody writes them now.
+        unsafe { self.blocks.slice(0..self.blocks.len()) }
+    }
+
+    /// The record of the whole.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), after the second phase.
+    #[inline(always)]
+    unsafe fn whole(&self) -> &[f32] {
+        // SAFETY: the second phase wrote it, and nobody writes it now.
+        unsafe { self.whole.slice(0..self.whole.len()) }
+    }
 }
 
 impl<'a, T: Element> GroupNorm<'a, T> {
@@ -113,10 +153,13 @@ impl<'a, T: Element> GroupNorm<'a, T> {
             stats,
             out,
         } = operands;
-        let norm = Norm::new(kernels, &check, params, x, x2, (gamma, beta), stats, false)?;
+        let norm = Norm::new(kernels, &check, params, x, x2, (gamma, beta), false)?;
+        check.len("stats", stats.len(), norm.stats_len(&check)?)?;
         check.len("out", out.len(), x.len() + norm.x2.len())?;
+        let record = norm.record_len();
         Ok(Self {
             norm,
+            stats: Stats::new(stats, record),
             out: Output::new(out),
         })
     }
@@ -142,15 +185,29 @@ impl<'a, T: Element> Norm<'a, T> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn new(
         kernels: Kernels,
         check: &Check,
         params: GroupNormParams,
         x: &'a [T],
         x2: Option<&'a [T]>,
+        parameters: (Option<&'a [f32]>, Option<&'a [f32]>),
+        ranges: bool,
+    ) -> Result<Self, ArgumentError> {
+        let norm = Self::without_source(kernels, check, params, parameters, ranges)?;
+        let GroupNormParams { rows, c, c2, .. } = params;
+        let x2 = x2.unwrap_or(&[]);
+        check.len("x", x.len(), check.size("c", &[rows, c])?)?;
+        check.len("x2", x2.len(), check.size("c2", &[rows, c2])?)?;
+        Ok(Self { x, x2, ..norm })
+    }
+
+    /// One that reads no source.
+    fn without_source(
+        kernels: Kernels,
+        check: &Check,
+        params: GroupNormParams,
         (gamma, beta): (Option<&'a [f32]>, Option<&'a [f32]>),
-        stats: &'a mut [f32],
         ranges: bool,
     ) -> Result<Self, ArgumentError> {
         let GroupNormParams {
@@ -161,7 +218,6 @@ impl<'a, T: Element> Norm<'a, T> {
             activation,
             ..
         } = params;
-        let x2 = x2.unwrap_or(&[]);
         check.that("rows", rows > 0)?;
         let channels = c.checked_add(c2).ok_or(ArgumentError::Attribute {
             op: check.0,
@@ -175,28 +231,30 @@ impl<'a, T: Element> Norm<'a, T> {
             "activation",
             matches!(activation, Activation::None | Activation::Silu),
         )?;
-        check.len("x", x.len(), check.size("c", &[rows, c])?)?;
-        check.len("x2", x2.len(), check.size("c2", &[rows, c2])?)?;
         check.optional("gamma", gamma, channels)?;
         check.optional("beta", beta, channels)?;
         check.size("c", &[rows, channels])?;
-        let numbers = if ranges { 4 } else { 2 };
-        check.len(
-            "stats",
-            stats.len(),
-            check.size("c", &[rows.div_ceil(NORM_BLOCK) + 1, channels, numbers])?,
-        )?;
         Ok(Self {
             kernels,
             params,
-            x,
-            x2,
+            x: &[],
+            x2: &[],
             gamma,
             beta,
-            stats: Output::new(stats),
             ranges,
             moments: Moments::default(),
         })
+    }
+
+    /// Elements of a record.
+    #[inline(always)]
+    fn record_len(&self) -> usize {
+        self.channels() * if self.ranges { 4 } else { 2 }
+    }
+
+    /// Elements of all blocks' records and the whole's.
+    fn stats_len(&self, check: &Check) -> Result<usize, ArgumentError> {
+        check.size("c", &[self.blocks() + 1, self.record_len()])
     }
 
     #[inline(always)]
@@ -222,11 +280,17 @@ impl<'a, T: Element> Norm<'a, T> {
         start..self.channels().min(start + CHANNELS)
     }
 
-    /// Where a record's numbers of one kind stand in `stats`.
+    /// Where a block's numbers of one kind stand among all blocks' records.
     #[inline(always)]
-    fn record(&self, record: usize, kind: usize, channels: Range<usize>) -> Range<usize> {
-        let start = (record * if self.ranges { 4 } else { 2 } + kind) * self.channels();
+    fn record(&self, block: usize, kind: usize, channels: Range<usize>) -> Range<usize> {
+        let start = block * self.record_len() + kind * self.channels();
         start + channels.start..start + channels.end
+    }
+
+    /// Where the whole's numbers of one kind stand in its record.
+    #[inline(always)]
+    fn of_whole(&self, kind: usize, channels: Range<usize>) -> Range<usize> {
+        self.record(0, kind, channels)
     }
 
     fn tasks(&self, phase: usize) -> usize {
@@ -252,17 +316,15 @@ impl<'a, T: Element> Norm<'a, T> {
     /// mean. The factor is `rstd gamma`.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run).
+    /// As [`Job::run`](crate::Job::run): this task alone has the group's part of `whole`.
     #[inline(always)]
-    unsafe fn merge(&self, group: usize) {
+    unsafe fn merge(&self, blocks: &[f32], whole: &Output<'_, f32>, group: usize) {
         let size = self.channels() / self.params.groups;
         let channels = group * size..(group + 1) * size;
         let (mut sum, mut m2) = (0.0f64, 0.0f64);
-        // SAFETY: the first phase wrote the blocks' records and nobody writes them now.
-        let read = |range| unsafe { self.stats.slice(range) };
         for block in 0..self.blocks() {
             let pixels = self.block(block).len() as f64;
-            for mean in read(self.record(block, MEANS, channels.clone())) {
+            for mean in &blocks[self.record(block, MEANS, channels.clone())] {
                 sum += pixels * f64::from(*mean);
             }
         }
@@ -270,11 +332,10 @@ impl<'a, T: Element> Norm<'a, T> {
         let mean = sum / count;
         for block in 0..self.blocks() {
             let pixels = self.block(block).len() as f64;
-            let means = read(self.record(block, MEANS, channels.clone()));
-            for (block_mean, block_m2) in
-                means
-                    .iter()
-                    .zip(read(self.record(block, FACTORS, channels.clone())))
+            let means = &blocks[self.record(block, MEANS, channels.clone())];
+            for (block_mean, block_m2) in means
+                .iter()
+                .zip(&blocks[self.record(block, FACTORS, channels.clone())])
             {
                 let d = f64::from(*block_mean) - mean;
                 m2 += f64::from(*block_m2) + pixels * (d * d);
@@ -289,18 +350,10 @@ impl<'a, T: Element> Norm<'a, T> {
         }
         let [mean, variance] = moment;
         let rstd = (1.0 / (variance + f64::from(self.params.eps)).sqrt()) as f32;
-        let whole = self.blocks();
-        // SAFETY: this task alone has this group's part of the last record; one slice ends before the next begins.
-        unsafe {
-            self.stats
-                .slice_mut(self.record(whole, MEANS, channels.clone()))
-        }
-        .fill(mean as f32);
+        // SAFETY: the caller's promise; one slice ends before the next begins.
+        unsafe { whole.slice_mut(self.of_whole(MEANS, channels.clone())) }.fill(mean as f32);
         // SAFETY: the same.
-        let factors = unsafe {
-            self.stats
-                .slice_mut(self.record(whole, FACTORS, channels.clone()))
-        };
+        let factors = unsafe { whole.slice_mut(self.of_whole(FACTORS, channels.clone())) };
         for (channel, factor) in channels.zip(factors) {
             *factor = self.gamma.map_or(rstd, |gamma| rstd * gamma[channel]);
         }
@@ -321,9 +374,13 @@ impl<T: Element> Body for GroupNorm<'_, T> {
         // SAFETY: the caller's promise.
         unsafe {
             match phase {
-                0 => self.norm.scalar_statistics(task),
-                1 => self.norm.merge(task),
-                _ => self.scalar_normalize(task),
+                0 => self.norm.scalar_statistics(&self.stats.blocks, task),
+                1 => self
+                    .norm
+                    .merge(self.stats.blocks(), &self.stats.whole, task),
+                _ => self
+                    .norm
+                    .scalar_normalize(self.stats.whole(), &self.out, task),
             }
         }
     }
@@ -332,9 +389,15 @@ impl<T: Element> Body for GroupNorm<'_, T> {
         // SAFETY: the caller's promise.
         unsafe {
             match phase {
-                0 => self.norm.portable_statistics::<false>(kernels, task),
-                1 => self.norm.merge(task),
-                _ => self.portable_normalize(kernels, task),
+                0 => self
+                    .norm
+                    .portable_statistics::<false>(&self.stats.blocks, kernels, task),
+                1 => self
+                    .norm
+                    .merge(self.stats.blocks(), &self.stats.whole, task),
+                _ => self
+                    .norm
+                    .portable_normalize(self.stats.whole(), &self.out, kernels, task),
             }
         }
     }

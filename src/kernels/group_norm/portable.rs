@@ -1,7 +1,7 @@
 use std::ops::Range;
 
-use super::{CHANNELS, FACTORS, GroupNorm, MAXIMA, MEANS, MINIMA, Norm};
-use crate::{Element, Kernels, codes::min, math};
+use super::{CHANNELS, FACTORS, MAXIMA, MEANS, MINIMA, Norm};
+use crate::{Element, Kernels, codes::min, math, output::Output};
 
 /// One number per channel of a task.
 type Channels = [f32; CHANNELS];
@@ -14,6 +14,7 @@ impl<T: Element> Norm<'_, T> {
     #[inline(always)]
     pub(super) unsafe fn portable_statistics<const RANGES: bool>(
         &self,
+        records: &Output<'_, f32>,
         kernels: Kernels,
         task: usize,
     ) {
@@ -54,10 +55,7 @@ impl<T: Element> Norm<'_, T> {
         }
         let write = |kind, numbers: &Channels| {
             // SAFETY: this task alone has this block's record of these channels.
-            let to = unsafe {
-                self.stats
-                    .slice_mut(self.record(block, kind, channels.clone()))
-            };
+            let to = unsafe { records.slice_mut(self.record(block, kind, channels.clone())) };
             to.copy_from_slice(&numbers[..to.len()]);
         };
         write(MEANS, &mean);
@@ -83,30 +81,18 @@ impl<T: Element> Norm<'_, T> {
     }
 
     /// [`Norm::scalar_value`] of some channels of a row; at most `CHANNELS`.
-    ///
-    /// # Safety
-    /// As [`Job::run`](crate::Job::run), in the last phase.
     #[inline(always)]
-    pub(super) unsafe fn values(
+    pub(super) fn values(
         &self,
+        whole: &[f32],
         kernels: Kernels,
         row: usize,
         channels: Range<usize>,
         values: &mut [f32],
     ) {
         self.load_row(kernels, row, channels.clone(), values);
-        // SAFETY: the last record was written in the phase before.
-        let (means, factors) = unsafe {
-            let whole = self.blocks();
-            let means = self
-                .stats
-                .slice(self.record(whole, MEANS, channels.clone()));
-            (
-                means,
-                self.stats
-                    .slice(self.record(whole, FACTORS, channels.clone())),
-            )
-        };
+        let means = &whole[self.of_whole(MEANS, channels.clone())];
+        let factors = &whole[self.of_whole(FACTORS, channels.clone())];
         if let Some(beta) = self.beta {
             let beta = &beta[channels];
             for (((x, mean), factor), beta) in values.iter_mut().zip(means).zip(factors).zip(beta) {
@@ -121,27 +107,30 @@ impl<T: Element> Norm<'_, T> {
     }
 }
 
-impl<T: Element> GroupNorm<'_, T> {
-    /// [`GroupNorm::scalar_normalize`], many channels at a time.
+impl<T: Element> Norm<'_, T> {
+    /// [`Norm::scalar_normalize`], many channels at a time.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run).
+    /// As [`Job::run`](crate::Job::run): this task alone has its rows of `out`.
     #[inline(always)]
-    pub(super) unsafe fn portable_normalize(&self, kernels: Kernels, task: usize) {
-        let all = self.norm.channels();
+    pub(super) unsafe fn portable_normalize(
+        &self,
+        whole: &[f32],
+        out: &Output<'_, T>,
+        kernels: Kernels,
+        task: usize,
+    ) {
+        let all = self.channels();
         let mut values: Channels = [0.0; CHANNELS];
-        for row in self.norm.task_rows(task) {
+        for row in self.task_rows(task) {
             for start in (0..all).step_by(CHANNELS) {
                 let channels = start..all.min(start + CHANNELS);
                 let values = &mut values[..channels.len()];
-                // SAFETY: the caller's promise; this task alone has this row.
-                unsafe {
-                    self.norm.values(kernels, row, channels.clone(), values);
-                    let out = self
-                        .out
-                        .slice_mut(row * all + channels.start..row * all + channels.end);
-                    T::store_slice(kernels, values, out);
-                }
+                self.values(whole, kernels, row, channels.clone(), values);
+                // SAFETY: the caller's promise.
+                let out =
+                    unsafe { out.slice_mut(row * all + channels.start..row * all + channels.end) };
+                T::store_slice(kernels, values, out);
             }
         }
     }

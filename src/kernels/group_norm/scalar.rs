@@ -1,5 +1,5 @@
-use super::{FACTORS, GroupNorm, MAXIMA, MEANS, MINIMA, Norm};
-use crate::{Element, codes::min, math};
+use super::{FACTORS, MAXIMA, MEANS, MINIMA, Norm};
+use crate::{Element, codes::min, math, output::Output};
 
 impl<T: Element> Norm<'_, T> {
     fn load(&self, row: usize, channel: usize) -> f32 {
@@ -19,7 +19,7 @@ impl<T: Element> Norm<'_, T> {
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run).
-    pub(super) unsafe fn scalar_statistics(&self, task: usize) {
+    pub(super) unsafe fn scalar_statistics(&self, records: &Output<'_, f32>, task: usize) {
         let block = task % self.blocks();
         for channel in self.chunk(task) {
             let pixels = self.block(block).len() as f32;
@@ -34,8 +34,7 @@ impl<T: Element> Norm<'_, T> {
             // SAFETY: this task alone has this block's record of this channel.
             unsafe {
                 let write = |kind, x| {
-                    self.stats
-                        .slice_mut(self.record(block, kind, channel..channel + 1))[0] = x
+                    records.slice_mut(self.record(block, kind, channel..channel + 1))[0] = x
                 };
                 write(MEANS, guess + drift);
                 write(FACTORS, (-drift).mul_add(sum, squares));
@@ -51,35 +50,26 @@ impl<T: Element> Norm<'_, T> {
         }
     }
 
-    /// The definition of the result: `fma(x - mean, factor, beta)`, without `beta` a product; then the activation.
-    ///
-    /// # Safety
-    /// As [`Job::run`](crate::Job::run), in the last phase.
-    pub(super) unsafe fn scalar_value(&self, row: usize, channel: usize) -> f32 {
-        // SAFETY: the last record was written in the phase before.
-        let read = |kind| unsafe {
-            self.stats
-                .slice(self.record(self.blocks(), kind, channel..channel + 1))[0]
-        };
+    /// The definition of the result: `fma(x - mean, factor, beta)`, without `beta` a product; then the activation. `whole` is
+    /// the record of the whole.
+    pub(super) fn scalar_value(&self, whole: &[f32], row: usize, channel: usize) -> f32 {
+        let read = |kind| whole[self.of_whole(kind, channel..channel + 1)][0];
         let (d, factor) = (self.load(row, channel) - read(MEANS), read(FACTORS));
         let v = self
             .beta
             .map_or(d * factor, |beta| d.mul_add(factor, beta[channel]));
         math::activate(self.params.activation, v)
     }
-}
 
-impl<T: Element> GroupNorm<'_, T> {
     /// # Safety
-    /// As [`Job::run`](crate::Job::run).
-    pub(super) unsafe fn scalar_normalize(&self, task: usize) {
-        let channels = self.norm.channels();
-        for row in self.norm.task_rows(task) {
-            // SAFETY: this task alone has this row.
-            let out = unsafe { self.out.slice_mut(row * channels..(row + 1) * channels) };
+    /// As [`Job::run`](crate::Job::run): this task alone has its rows of `out`.
+    pub(super) unsafe fn scalar_normalize(&self, whole: &[f32], out: &Output<'_, T>, task: usize) {
+        let channels = self.channels();
+        for row in self.task_rows(task) {
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.slice_mut(row * channels..(row + 1) * channels) };
             for (channel, out) in out.iter_mut().enumerate() {
-                // SAFETY: the caller's promise.
-                *out = T::store(unsafe { self.norm.scalar_value(row, channel) });
+                *out = T::store(self.scalar_value(whole, row, channel));
             }
         }
     }

@@ -292,3 +292,109 @@ fn given_moments_replace_the_inputs_own() {
     });
     assert!(matches!(wrong, Err(ArgumentError::Length { .. })));
 }
+
+/// The three operators on bands, with borders that every other band shares with the next, against the whole picture.
+#[test]
+fn bands_give_the_bits_of_the_whole() {
+    fn check<T: Element + PartialEq + std::fmt::Debug>(seed: u64) {
+        let mut r = Random::new(seed);
+        let (rows, groups) = (r.pick(&[64, 200, 640, 700]), r.pick(&[1, 4]));
+        let c = groups * r.pick(&[1, 3, 20]);
+        let activation = r.pick(&[Activation::None, Activation::Silu]);
+        let params = GroupNormParams {
+            rows,
+            c,
+            c2: 0,
+            groups,
+            eps: 1e-5,
+            activation,
+        };
+        let x: Vec<T> = r.values(rows * c);
+        let (gamma, beta) = (r.maybe_values(c), r.maybe_values(c));
+        let (gamma, beta) = (gamma.as_deref(), beta.as_deref());
+        let scalar = Kernels::new(crate::Isa::Scalar).unwrap();
+        let mut whole = vec![T::store(0.0); rows * c];
+        let mut stats = vec![f32::NAN; stats_len(rows, c)];
+        let operands = GroupNormOperands {
+            x: &x,
+            x2: None,
+            gamma,
+            beta,
+            stats: &mut stats,
+            out: &mut whole,
+        };
+        run_alone(
+            &mut GroupNorm::new(scalar, params, operands).unwrap(),
+            &mut [],
+        );
+        let mut codes = vec![0; codes_bytes(rows, c, false)];
+        let mut stats = vec![f32::NAN; codes_stats_len(rows, c)];
+        let operands = GroupNormCodesOperands {
+            x: &x,
+            x2: None,
+            gamma,
+            beta,
+            stats: &mut stats,
+            out: &mut codes,
+        };
+        run_alone(
+            &mut GroupNormCodes::new(scalar, params, operands).unwrap(),
+            &mut [],
+        );
+        let start = codes_bytes(0, c, false);
+        for kernels in Kernels::all() {
+            for ranges in [false, true] {
+                let record = c * if ranges { 4 } else { 2 };
+                let mut blocks = vec![f32::NAN; rows.div_ceil(NORM_BLOCK) * record];
+                for first in (0..rows).step_by(2 * NORM_BLOCK) {
+                    let band = first..rows.min(first + 2 * NORM_BLOCK);
+                    let at = first / NORM_BLOCK * record;
+                    let to = at..at + band.len().div_ceil(NORM_BLOCK) * record;
+                    let (x, out) = (&x[band.start * c..band.end * c], &mut blocks[to]);
+                    let size = (band.len(), c, ranges);
+                    let mut job = GroupNormBlocks::new(kernels, size, x, out).unwrap();
+                    run_alone(&mut job, &mut []);
+                }
+                let mut moments = vec![f32::NAN; record];
+                let parameters = (gamma, beta);
+                let mut job =
+                    GroupNormMerge::new(kernels, params, ranges, &blocks, parameters, &mut moments)
+                        .unwrap();
+                run_alone(&mut job, &mut []);
+                for first in (0..rows).step_by(50) {
+                    let band = first..rows.min(first + 53);
+                    let params = GroupNormParams {
+                        rows: band.len(),
+                        ..params
+                    };
+                    let part = band.start * c..band.end * c;
+                    let x = &x[part.clone()];
+                    if ranges {
+                        let mut out = vec![1; codes_bytes(band.len(), c, false)];
+                        let mut job =
+                            GroupNormApplyCodes::new(kernels, params, x, &moments, beta, &mut out)
+                                .unwrap();
+                        run_alone(&mut job, &mut []);
+                        assert_eq!(out[..start], codes[..start], "{kernels:?}, seed {seed}");
+                        let expected = &codes[start..][part];
+                        assert!(out[start..] == *expected, "{kernels:?}, seed {seed}");
+                    } else {
+                        let mut out = vec![T::store(0.0); x.len()];
+                        let mut job =
+                            GroupNormApply::new(kernels, params, x, &moments, beta, &mut out)
+                                .unwrap();
+                        run_alone(&mut job, &mut []);
+                        let bits = |values: &[T]| -> Vec<u32> {
+                            values.iter().map(|x| x.load().to_bits()).collect()
+                        };
+                        assert_eq!(bits(&out), bits(&whole[part]), "{kernels:?}, seed {seed}");
+                    }
+                }
+            }
+        }
+    }
+    for seed in 0..12 {
+        check::<f32>(seed);
+        check::<crate::F16>(seed);
+    }
+}

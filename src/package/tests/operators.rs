@@ -337,6 +337,32 @@ fn attributes_outside_their_range() {
         .check(&six),
         Err(OpError::Attribute("c2"))
     );
+    let apply = |op: GroupNormApply| Op::GroupNormApply(op).check(&four);
+    let (groups, activation) = (3, Activation::Gelu);
+    assert_eq!(
+        apply(GroupNormApply { groups, ..APPLY }),
+        Err(OpError::Attribute("groups"))
+    );
+    assert_eq!(
+        apply(GroupNormApply {
+            activation,
+            ..APPLY
+        }),
+        Err(OpError::Attribute("activation"))
+    );
+    for (first, count, name) in [
+        (7, 3, "first"),
+        (u32::MAX, 2, "first"),
+        (10, 1, "first"),
+        (0, 0, "count"),
+    ] {
+        let op = Op::CodesRows(CodesRows {
+            first,
+            count,
+            ..CODES_ROWS
+        });
+        assert_eq!(op.check(&four[..2]), Err(OpError::Attribute(name)));
+    }
     let copy = Op::Copy(Copy {
         d1: 1 << 31,
         d2: 1 << 31,
@@ -365,6 +391,10 @@ fn sizes_are_the_documented_ones() {
     assert_eq!(elements(integer_ops()[0], "stats"), 3 * 8 * 4);
     assert_eq!(elements(Op::Quantize(QUANTIZE), "ranges"), 2 * 2);
     assert_eq!(elements(integer_ops()[4], "ranges"), 2);
+    assert_eq!(elements(every_op()[15], "out"), 2 * 6 * 4);
+    assert_eq!(elements(every_op()[16], "x"), 2 * 8 * 2);
+    assert_eq!(elements(Op::GroupNormApply(APPLY), "moments"), 8 * 2);
+    assert_eq!(elements(Op::CodesRows(CODES_ROWS), "out"), 64 + 3 * 5);
     assert_eq!(elements(every_op()[4], "k"), 6 * 8 + 6);
     assert_eq!(elements(Op::Copy(COPY), "x"), 3 + 1 + 16 + 6 + 1);
     assert_eq!(Op::Linear(GEGLU).requirement("shift"), Ok(None));

@@ -191,6 +191,108 @@ pub(super) fn group_norm_codes<'a, T: Element + Plain>(
     Ok(norm.with_moments(o.moments)?)
 }
 
+pub(super) fn group_norm_blocks<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNormBlocks,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormBlocks<'a, T>, StepError> {
+    let size = (op.rows as usize, op.c as usize, op.ranges);
+    Ok(kernels::GroupNormBlocks::new(
+        kernels,
+        size,
+        o.read("x")?,
+        o.write("out")?,
+    )?)
+}
+
+pub(super) fn group_norm_merge<'a>(
+    kernels: Kernels,
+    op: package::GroupNormMerge,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormMerge<'a>, StepError> {
+    let params = kernels::GroupNormParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: 0,
+        groups: op.groups as usize,
+        eps: op.eps,
+        activation: activation(op.activation),
+    };
+    let parameters = (o.optional("gamma")?, o.optional("beta")?);
+    let norm = kernels::GroupNormMerge::new(
+        kernels,
+        params,
+        op.quantized,
+        o.read("x")?,
+        parameters,
+        o.write("out")?,
+    )?;
+    Ok(norm.with_moments(o.moments)?)
+}
+
+/// Merging has dealt with epsilon.
+fn apply_params(op: package::GroupNormApply) -> kernels::GroupNormParams {
+    kernels::GroupNormParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        c2: 0,
+        groups: op.groups as usize,
+        eps: 0.0,
+        activation: activation(op.activation),
+    }
+}
+
+pub(super) fn group_norm_apply<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNormApply,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormApply<'a, T>, StepError> {
+    let (x, moments, beta) = (o.read("x")?, o.read("moments")?, o.optional("beta")?);
+    Ok(kernels::GroupNormApply::new(
+        kernels,
+        apply_params(op),
+        x,
+        moments,
+        beta,
+        o.write("out")?,
+    )?)
+}
+
+pub(super) fn group_norm_apply_codes<'a, T: Element + Plain>(
+    kernels: Kernels,
+    op: package::GroupNormApply,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::GroupNormApplyCodes<'a, T>, StepError> {
+    let (x, moments, beta) = (o.read("x")?, o.read("moments")?, o.optional("beta")?);
+    Ok(kernels::GroupNormApplyCodes::new(
+        kernels,
+        apply_params(op),
+        x,
+        moments,
+        beta,
+        o.write("out")?,
+    )?)
+}
+
+pub(super) fn codes_rows<'a>(
+    kernels: Kernels,
+    op: package::CodesRows,
+    o: &mut Operands<'_, 'a>,
+) -> Result<kernels::CodesRows<'a>, StepError> {
+    let params = kernels::CodesRowsParams {
+        rows: op.rows as usize,
+        c: op.c as usize,
+        first: op.first as usize,
+        count: op.count as usize,
+    };
+    Ok(kernels::CodesRows::new(
+        kernels,
+        params,
+        o.read("x")?,
+        o.write("out")?,
+    )?)
+}
+
 pub(super) fn layer_norm<'a, T: Element + Plain>(
     kernels: Kernels,
     op: package::LayerNorm,
@@ -253,7 +355,7 @@ pub(super) fn attention<'a, T: Element + Plain>(
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::Attention<'a, T>, StepError> {
     let operands = kernels::AttentionOperands {
-        q: o.read("q")?,
+        q: o.queries()?,
         k: o.read("k")?,
         v: o.read("v")?,
         mask: o.optional("mask")?,
@@ -272,7 +374,7 @@ pub(super) fn attention_int8<'a, T: Element + Plain>(
     o: &mut Operands<'_, 'a>,
 ) -> Result<kernels::AttentionInt8<'a, T>, StepError> {
     let operands = kernels::AttentionInt8Operands {
-        q: o.read("q")?,
+        q: o.queries()?,
         k: o.read("k")?,
         v: o.read("v")?,
         codes: o.write("codes")?,

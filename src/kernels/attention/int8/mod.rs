@@ -33,7 +33,7 @@ const OFFSET: i32 = 128;
 /// Operands of [`AttentionInt8`]. The last row of `q`, `k` and `v` may end with the last head.
 #[derive(Debug)]
 pub struct AttentionInt8Operands<'a, T> {
-    /// `q_rows` rows
+    /// `q_rows` rows; empty if they stand in `out`, which the result then takes the place of
     pub q: &'a [T],
     /// `kv_rows` rows
     pub k: &'a [T],

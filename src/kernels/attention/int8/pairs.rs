@@ -29,7 +29,9 @@ impl<T: Element> AttentionInt8<'_, T> {
         // SAFETY: the first phase wrote the codes, and nobody writes them now.
         let codes = layout.parts(unsafe { self.codes.slice(self.part(head)) });
         let mut scratch = Scratch::new(scratch);
-        let mut work = self.begin::<i16, ROWS>(kernels, head, queries.clone(), &mut scratch);
+        // SAFETY: the caller's promise.
+        let mut work =
+            unsafe { self.begin::<i16, ROWS>(kernels, head, queries.clone(), &mut scratch) };
         let expanded: &mut [Pairs] = scratch.take_of(layout.dim4.max(TILE) / 2);
         for start in (0..p.kv_rows).step_by(TILE) {
             let keys = TILE.min(p.kv_rows - start);

@@ -79,7 +79,9 @@ impl<T: Element> AttentionInt8<'_, T> {
         // SAFETY: the first phase wrote the codes, and nobody writes them now.
         let codes = layout.parts(unsafe { self.codes.slice(self.part(head)) });
         let mut scratch = Scratch::new(scratch);
-        let mut work = self.begin::<L, ROWS>(kernels, head, queries.clone(), &mut scratch);
+        // SAFETY: the caller's promise.
+        let mut work =
+            unsafe { self.begin::<L, ROWS>(kernels, head, queries.clone(), &mut scratch) };
         let rows = work.rows;
         for start in (0..p.kv_rows).step_by(TILE) {
             let keys = TILE.min(p.kv_rows - start);
@@ -104,8 +106,11 @@ impl<T: Element> AttentionInt8<'_, T> {
     }
 
     /// The task's work before its first tile of keys.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), before the task writes anything.
     #[inline(always)]
-    pub(super) fn begin<'s, L: Left, const ROWS: usize>(
+    pub(super) unsafe fn begin<'s, L: Left, const ROWS: usize>(
         &self,
         kernels: Kernels,
         head: usize,
@@ -132,7 +137,8 @@ impl<T: Element> AttentionInt8<'_, T> {
         work.m.fill(f32::NEG_INFINITY);
         work.l.fill(0.0);
         let line = scratch.take(layout.dim16);
-        self.load_queries(kernels, head, queries, &mut work, line);
+        // SAFETY: the caller's promise; nothing is written yet.
+        unsafe { self.load_queries(kernels, head, queries, &mut work, line) };
         work
     }
 
@@ -170,8 +176,11 @@ impl<T: Element> AttentionInt8<'_, T> {
     }
 
     /// Codes the query rows; rows past them and columns past the head's are zero.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run), before the task writes anything.
     #[inline(always)]
-    fn load_queries<L: Left>(
+    unsafe fn load_queries<L: Left>(
         &self,
         kernels: Kernels,
         head: usize,
@@ -184,11 +193,8 @@ impl<T: Element> AttentionInt8<'_, T> {
         work.factor.fill(0.0);
         let line = &mut line[..p.head_dim];
         for (row, query) in queries.enumerate() {
-            T::load_slice(
-                kernels,
-                &self.float.q[query * p.q_stride + head * p.head_dim..][..line.len()],
-                line,
-            );
+            // SAFETY: the caller's promise.
+            T::load_slice(kernels, unsafe { self.float.query(query, head) }, line);
             let mut largest = 0.0;
             for x in &*line {
                 largest = math::max(x.abs(), largest);

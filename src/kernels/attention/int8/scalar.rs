@@ -24,7 +24,8 @@ impl<T: Element> AttentionInt8<'_, T> {
         let dim = p.head_dim;
         // SAFETY: the first phase wrote the codes, and nobody writes them now.
         let codes = layout.parts(unsafe { self.codes.slice(self.part(head)) });
-        let q = &self.float.q[query * p.q_stride + head * dim..][..dim];
+        // SAFETY: the caller's promise; the row is written last.
+        let q = unsafe { self.float.query(query, head) };
         let map = Symmetric::of(
             q.iter()
                 .fold(0.0, |largest, x| math::max(x.load().abs(), largest)),

@@ -213,3 +213,26 @@ fn operands_are_checked() {
         assert!(message.contains(what), "{message}");
     }
 }
+
+#[test]
+fn the_result_may_take_the_queries_place() {
+    let params = params(200, 3, 20, 0);
+    let mut r = Random::new(11);
+    let len = 200 * params.q_stride;
+    let [q, k, v] = [0; 3].map(|_| normal(&mut r, len));
+    for kernels in Kernels::all() {
+        let expected = attention(kernels, params, &q, &k, &v);
+        let mut out = q.clone();
+        let codes = &mut vec![f32::NAN; codes_len(&params)];
+        let operands = AttentionInt8Operands {
+            q: &[],
+            k: &k,
+            v: &v,
+            codes,
+            out: &mut out,
+        };
+        let mut job = AttentionInt8::new(kernels, params, operands).unwrap();
+        run_alone(&mut job, &mut vec![0xff; scratch_bytes(&params)]);
+        assert_eq!(out, expected, "{kernels:?}");
+    }
+}
