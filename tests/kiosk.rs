@@ -376,7 +376,7 @@ fn a_drawing_outlives_the_power() {
     succeeds(folder.path(), &["kiosk", "kiosk.toml", "--pictures", "1"]);
     let first = fs::read(folder.path().join("now.png")).expect("a PNG");
     // So many steps that it is still drawing when it is killed.
-    let many = format!("{config}[draw]\nmodel = 'toy.kiln'\nsteps = 900\n");
+    let many = format!("{config}[draw]\nmodel = 'toy.kiln'\nsteps = 100\n");
     fs::write(folder.path().join("kiosk.toml"), many).expect("written");
     let mut running = Running::start(folder.path(), &[]);
     running.says("\"drawing\"");
@@ -386,7 +386,6 @@ fn a_drawing_outlives_the_power() {
         assert!(start.elapsed() < PATIENCE);
         thread::sleep(Duration::from_millis(1));
     }
-    thread::sleep(Duration::from_millis(30));
     running.signal("KILL");
     running.child.wait().expect("killed");
     let begun = state(folder.path())["running"].clone();
@@ -403,7 +402,7 @@ fn a_drawing_outlives_the_power() {
         thread::sleep(Duration::from_millis(1));
     }
     let said = running.says("going on from step");
-    assert!(said.contains("of 900"), "{said}");
+    assert!(said.contains("of 100"), "{said}");
     running.says("written");
     running.child.wait().expect("it ends");
     let seed = begun["seed"].to_string();
@@ -418,7 +417,7 @@ fn a_drawing_outlives_the_power() {
             "--seed",
             &seed,
             "--steps",
-            "900",
+            "100",
             "-o",
             "same.png",
         ],
@@ -480,14 +479,14 @@ fn a_missing_display_and_a_full_disk_are_lived_with() {
         .count();
     assert_eq!(complaints, 1);
 
-    // Files of 2 KiB at most, which the toy's pictures exceed: as a disk that takes no more.
+    // Files of 512 bytes at most, which pictures and checkpoints exceed: as a disk that takes no more.
     let folder = kiosk(
         "[prompts]\nlist = ['a red apple']\n[[display]]\npng = '/dev/shm/no-such-folder/now.png'\n",
     );
     let mut command = Command::new("sh");
     let program = assert_cmd::cargo::cargo_bin("kiln");
     let line =
-        "trap '' XFSZ; ulimit -f 4; exec \"$0\" kiosk kiosk.toml --log info --log-format json";
+        "trap '' XFSZ; ulimit -f 1; exec \"$0\" kiosk kiosk.toml --log info --log-format json";
     command
         .current_dir(folder.path())
         .args(["-c", line])
@@ -636,4 +635,85 @@ fn the_log_is_quiet_unless_it_is_asked() {
         2,
         &["--log-format", "xml"],
     );
+}
+
+/// A world whose time passes only when the kiosk waits; its clock on the wall is set back a day and forth two hours.
+struct Invented {
+    now: Duration,
+    until: Duration,
+}
+
+impl kiln::kiosk::Outside for Invented {
+    fn ends(&self) -> bool {
+        self.now > self.until
+    }
+
+    fn takes_reload(&mut self) -> bool {
+        false
+    }
+
+    fn takes_draw_now(&mut self) -> bool {
+        false
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.now
+    }
+
+    /// Noon of the second day, at first.
+    fn wall(&self) -> Duration {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        match self.now.as_secs() / 60 {
+            0..25 => hours(36) + self.now,
+            25..45 => hours(12) + self.now,
+            _ => hours(14) + self.now,
+        }
+    }
+
+    fn minute(&self) -> u32 {
+        (self.wall().as_secs() / 60 % 1440) as u32
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        self.now += time;
+    }
+}
+
+/// Intervals go by the clock that never jumps, the schedule by the one on the wall.
+#[test]
+fn clocks_may_jump() {
+    use kiln::kiosk::{Config, Kiosk, Studio};
+    let folder = folder();
+    let model = toy::write(folder.path());
+    let draw = |prompts: &str| {
+        let pictures = folder.path().join("pictures");
+        let _ = fs::remove_dir_all(&pictures);
+        let config = format!("folder = '{}'\nevery = '10m'\n{prompts}", pictures.display());
+        let config: Config = config.parse().expect("a configuration");
+        let said = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let heard = said.clone();
+        let studio = Studio {
+            kiln: kiln::Kiln::open(&model).expect("the toy"),
+            request: Box::new(move |prompt, seed| {
+                heard.borrow_mut().push(prompt.to_owned());
+                Ok(kiln::Request::new(prompt).seed(seed).steps(1))
+            }),
+        };
+        let mut world = Invented {
+            now: Duration::ZERO,
+            until: Duration::from_secs(61 * 60),
+        };
+        let mut never = || Err("there is none".to_owned());
+        let drawn = Kiosk::new(config).run(studio, &mut world, &mut never, None);
+        let said = said.borrow().clone();
+        assert_eq!(drawn as usize, said.len());
+        said
+    };
+    // At 0, 10, ... 60 minutes.
+    assert_eq!(draw("[prompts]\nlist = ['red', 'blue']").len(), 7);
+    // At 14:45 by the wall, after 45 minutes, the afternoon begins at once; then every ten minutes.
+    let said = draw(
+        "[[prompts.schedule]]\nfrom = '11:00'\nlist = ['red']\n[[prompts.schedule]]\nfrom = '14:00'\nlist = ['blue']",
+    );
+    assert_eq!(said, ["red", "red", "red", "red", "red", "blue", "blue"]);
 }

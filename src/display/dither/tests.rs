@@ -88,7 +88,8 @@ fn areas_keep_their_light() {
     let linear = |pixel| Mixer::linear(pixel).map(|x| f64::from(x) / 65535.0);
     // A byte is only near its code.
     let codes = |pixel: [u8; 3]| {
-        let code = |i: usize, bits: u32| f64::from(pixel[i] >> (8 - bits)) / f64::from((1 << bits) - 1);
+        let code =
+            |i: usize, bits: u32| f64::from(pixel[i] >> (8 - bits)) / f64::from((1 << bits) - 1);
         [code(0, 5), code(1, 6), code(2, 5)]
     };
     for dither in [Dither::Diffusion, Dither::BlueNoise] {
@@ -127,7 +128,10 @@ fn areas_keep_their_light() {
             [0; 3],
         ] {
             let pixels = area(color, &Colors::rgb565(), dither, 128);
-            let (found, wanted) = (mean(&pixels, codes), color.map(|x: u8| f64::from(x) / 255.0));
+            let (found, wanted) = (
+                mean(&pixels, codes),
+                color.map(|x: u8| f64::from(x) / 255.0),
+            );
             assert!(
                 (0..3).all(|i| (found[i] - wanted[i]).abs() < 0.001),
                 "{dither:?} {color:?}: {found:?}, {wanted:?}"
@@ -155,7 +159,10 @@ fn colours_that_there_are_stay() {
         }
         for byte in [0, 255] {
             let pixels = area([byte; 3], &Colors::rgb565(), dither, 8);
-            assert!(pixels.iter().all(|found| *found == [byte; 3]), "{dither:?} {byte}");
+            assert!(
+                pixels.iter().all(|found| *found == [byte; 3]),
+                "{dither:?} {byte}"
+            );
         }
         assert_eq!(area([1, 2, 3], &Colors::Full, dither, 1), [[1, 2, 3]]);
         // A colour that no mixture gives does not pile up errors without end.

@@ -101,8 +101,7 @@ impl std::str::FromStr for Config {
                 "a section that says where prompts come from is missing",
             )
         })?;
-        let prompts =
-            Prompts::read(&mut prompts).and_then(|found| prompts.end().map(|()| found))?;
+        let prompts = Prompts::read(&mut prompts)?;
         let mut displays = Vec::new();
         let sections = root.sections("display")?;
         if sections.len() > MAX_DISPLAYS {
@@ -110,7 +109,6 @@ impl std::str::FromStr for Config {
         }
         for mut section in sections {
             displays.push(DisplayConfig::read(&mut section)?);
-            section.end()?;
         }
         let keep = root.number("keep", 1..=MAX_KEEP)?.unwrap_or(100);
         let config = Self {
@@ -161,6 +159,21 @@ impl DisplayConfig {
         let size = section.parsed("size", size)?;
         let bits = section.number("bits", 16..=32)?;
         let stride = section.number("stride", 1..=u64::from(u32::MAX))?;
+        let defaults = Look::default();
+        let rotation = section.said("rotate")?.unwrap_or_default();
+        let colors = section.said("colors")?.unwrap_or_default();
+        let dither = section.said("dither")?.unwrap_or_default();
+        let look = Look {
+            caption: section.flag("caption")?.unwrap_or(defaults.caption),
+            progress: section.flag("progress")?.unwrap_or(defaults.progress),
+            preview: section.flag("preview")?.unwrap_or(defaults.preview),
+            letterbox: section
+                .parsed("letterbox", color)?
+                .unwrap_or(defaults.letterbox),
+            fit: section.said::<Fit>("fit")?.unwrap_or_default(),
+        };
+        // A name that is misspelt is the reason for whatever else is missing.
+        section.end()?;
         let surface = match (framebuffer, png, size, bits) {
             (Some(path), None, Some((width, height)), bits) => {
                 let geometry = Geometry::new(width, height, bits.unwrap_or(32) as u32)
@@ -188,21 +201,12 @@ impl DisplayConfig {
                 return Err(section.wrong("framebuffer", reason));
             }
         };
-        let defaults = Look::default();
         Ok(Self {
             surface,
-            rotation: section.said("rotate")?.unwrap_or_default(),
-            colors: section.said("colors")?.unwrap_or_default(),
-            dither: section.said("dither")?.unwrap_or_default(),
-            look: Look {
-                caption: section.flag("caption")?.unwrap_or(defaults.caption),
-                progress: section.flag("progress")?.unwrap_or(defaults.progress),
-                preview: section.flag("preview")?.unwrap_or(defaults.preview),
-                letterbox: section
-                    .parsed("letterbox", color)?
-                    .unwrap_or(defaults.letterbox),
-                fit: section.said::<Fit>("fit")?.unwrap_or_default(),
-            },
+            rotation,
+            colors,
+            dither,
+            look,
         })
     }
 

@@ -83,6 +83,8 @@ impl Prompts {
         let words = section.section("words")?;
         let times = section.sections("schedule")?;
         let order = section.said::<Order>("order")?;
+        // A name that is misspelt is the reason for whatever else is missing.
+        section.end()?;
         let said = [
             list.is_some(),
             folder.is_some(),
@@ -131,7 +133,6 @@ impl Prompts {
             if matches!(prompts, Self::Schedule(_)) {
                 return Err(time.wrong("schedule", "a schedule has no schedule"));
             }
-            time.end()?;
             if schedule.iter().any(|(other, _)| *other == from) {
                 return Err(time.wrong("from", "the time is there twice"));
             }
