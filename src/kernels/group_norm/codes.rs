@@ -232,7 +232,8 @@ impl<T: Element> Body for GroupNormCodes<'_, T> {
                             let channels = start..all.min(start + CHANNELS);
                             let values = &mut values[..channels.len()];
                             self.norm.values(kernels, row, channels.clone(), values);
-                            quantizer.codes(values, self.out.slice_mut(self.codes(row, channels)));
+                            let out = self.out.slice_mut(self.codes(row, channels));
+                            quantizer.codes(kernels, values, out);
                         }
                     }
                 }
