@@ -4,7 +4,7 @@
 //! for each row (per row) or one for all (per tensor), padded with zeros to a multiple of 64 bytes. Then come the
 //! codes, `[rows, c]`. A code stands for `scale (code - zero_point)`.
 
-use crate::{ArgumentError, PANEL, error::Check, math, output::Output};
+use crate::{ArgumentError, Kernels, PANEL, arch, error::Check, math, output::Output};
 
 #[cfg(test)]
 mod tests;
@@ -81,10 +81,14 @@ impl Quantizer {
 
     /// [`Quantizer::code`] of each of `values` into `to`, which is as long.
     #[inline(always)]
-    pub fn codes(self, values: &[f32], to: &mut [u8]) {
-        for (x, to) in values.iter().zip(to) {
-            *to = self.code(*x);
-        }
+    pub fn codes(self, kernels: Kernels, values: &[f32], to: &mut [u8]) {
+        arch::codes(kernels, self, values, to);
+    }
+
+    /// What a value is multiplied with.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) fn inverse(self) -> f32 {
+        self.inverse
     }
 
     /// What a code counts.

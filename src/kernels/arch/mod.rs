@@ -1,6 +1,6 @@
 //! Portable bodies compiled again under each instruction set's features, and the few functions written for one.
 
-use crate::{F16, Isa, Kernels, job::Body};
+use crate::{F16, Isa, Kernels, Quantizer, job::Body};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -78,6 +78,22 @@ pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
         _ => {
             let _ = rounds;
             None
+        }
+    }
+}
+
+/// [`Quantizer::code`] of each of `from`, of equal lengths.
+#[inline(always)]
+pub fn codes(kernels: Kernels, quantizer: Quantizer, from: &[f32], to: &mut [u8]) {
+    assert_eq!(from.len(), to.len());
+    match kernels.isa() {
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every AArch64 CPU has the features.
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::codes(quantizer, from, to) },
+        _ => {
+            for (x, to) in from.iter().zip(to) {
+                *to = quantizer.code(*x);
+            }
         }
     }
 }

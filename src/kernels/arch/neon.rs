@@ -1,6 +1,6 @@
 use std::{arch::aarch64::*, hint};
 
-use crate::{F16, Isa, Kernels, job::Body};
+use crate::{F16, Isa, Kernels, Quantizer, job::Body};
 
 /// One compiled body for all of the sets: they differ in the functions that multiply bytes, which it calls.
 ///
@@ -63,4 +63,37 @@ pub unsafe fn f32_to_f16(from: &[f32], to: &mut [F16]) {
         .iter()
         .zip(to_rest)
         .for_each(|(from, to)| *to = F16::from_f32(*from));
+}
+
+/// # Safety
+/// This CPU has the features. Both slices are of one length.
+#[inline]
+#[target_feature(enable = "neon")]
+pub unsafe fn codes(quantizer: Quantizer, from: &[f32], to: &mut [u8]) {
+    let (from_chunks, from_rest) = from.as_chunks::<16>();
+    let (to_chunks, to_rest) = to.as_chunks_mut::<16>();
+    let zero_point = vdupq_n_s32(quantizer.zero_point());
+    for (from, to) in from_chunks.iter().zip(to_chunks) {
+        let fours: [int32x4_t; 4] = std::array::from_fn(|i| {
+            // SAFETY: four of sixteen.
+            let x = unsafe { vld1q_f32(from.as_ptr().add(4 * i)) };
+            // A product is no signalling NaN, and of a quiet one and a number the maximum is the number.
+            let x = vmaxnmq_f32(vmulq_n_f32(x, quantizer.inverse()), vdupq_n_f32(-256.0));
+            let x = vminq_f32(x, vdupq_n_f32(256.0));
+            vaddq_s32(vcvtnq_s32_f32(x), zero_point)
+        });
+        // Narrowing clamps.
+        let [low, high] = [[fours[0], fours[1]], [fours[2], fours[3]]]
+            .map(|[even, odd]| vcombine_s16(vqmovn_s32(even), vqmovn_s32(odd)));
+        // SAFETY: sixteen bytes.
+        unsafe {
+            vst1q_u8(
+                to.as_mut_ptr(),
+                vcombine_u8(vqmovun_s16(low), vqmovun_s16(high)),
+            )
+        }
+    }
+    for (x, to) in from_rest.iter().zip(to_rest) {
+        *to = quantizer.code(*x);
+    }
 }

@@ -126,3 +126,26 @@ proptest! {
         prop_assert_eq!(range.ends(), (numbers().fold(0.0, f32::min), numbers().fold(0.0, f32::max)));
     }
 }
+
+/// Many at a time as one by one, ends, ties and NaNs among them.
+#[test]
+fn every_set_gives_the_same_codes() {
+    let mut values: Vec<f32> = (-1200..1200).map(|i| i as f32 * 0.25).collect();
+    values.extend([f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001)]);
+    values.extend([f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40, 3e38, -3e38]);
+    for (lo, hi) in [
+        (0.0, 255.0),
+        (-127.5, 127.5),
+        (-1.0, 3.0),
+        (-1e30, 1e-3),
+        (0.0, 0.0),
+    ] {
+        let quantizer = Quantizer::of_range(lo, hi);
+        let expected: Vec<u8> = values.iter().map(|x| quantizer.code(*x)).collect();
+        for kernels in Kernels::all() {
+            let mut codes = vec![0; values.len()];
+            quantizer.codes(kernels, &values, &mut codes);
+            assert_eq!(codes, expected, "{kernels:?} {lo} {hi}");
+        }
+    }
+}

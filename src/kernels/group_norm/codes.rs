@@ -198,7 +198,7 @@ impl<T: Element> Norm<'_, T> {
                 self.values(whole, kernels, row, channels.clone(), values);
                 // SAFETY: the caller's promise.
                 let out = unsafe { out.slice_mut(self.codes(row, channels)) };
-                quantizer.codes(values, out);
+                quantizer.codes(kernels, values, out);
             }
         }
     }

@@ -82,7 +82,7 @@ impl<'a, T: Element> LayerNormCodes<'a, T> {
         // SAFETY: the caller's promise.
         unsafe {
             codes::write_pair(&self.out, rows, true, row, quantizer);
-            quantizer.codes(values, self.out.slice_mut(start..start + c));
+            quantizer.codes(self.kernels, values, self.out.slice_mut(start..start + c));
         }
     }
 }

@@ -79,7 +79,7 @@ impl<T: Element> Quantize<'_, T> {
         for (source, out) in self.row(row).into_iter().zip([first, second]) {
             for (x, out) in source.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
                 T::load_slice(kernels, x, &mut line[..x.len()]);
-                quantizer.codes(&line[..x.len()], out);
+                quantizer.codes(kernels, &line[..x.len()], out);
             }
         }
     }
