@@ -127,10 +127,9 @@ fn graph(name: &str) -> Result<GraphKind, String> {
 fn variants(graph: GraphKind, lanes: Option<u8>) -> Vec<(usize, String)> {
     let name = graph.name().to_owned();
     match (graph, lanes) {
-        (GraphKind::VaeDecoder | GraphKind::VaeEncoder, _) => vec![(1, name)],
-        (_, Some(lanes)) => vec![(lanes.into(), name)],
+        (GraphKind::Unet | GraphKind::TextEncoder, Some(lanes)) => vec![(lanes.into(), name)],
         (GraphKind::Unet, None) => vec![(1, name.clone()), (2, name + "_2_lanes")],
-        (GraphKind::TextEncoder, None) => vec![(1, name)],
+        _ => vec![(1, name)],
     }
 }
 

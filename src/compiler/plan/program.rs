@@ -201,8 +201,8 @@ pub fn plan(
 
 /// Bytes of the arena of a graph that is one program.
 pub fn arena_bytes(part: &Part, activation: DType) -> Result<u64, PlanError> {
-    let nodes = lower(&part.graph)?;
-    let buffers = buffers::of(part, &nodes, &Pinned::default(), activation)?;
+    let (nodes, pinned) = (lower(&part.graph)?, Pinned::default());
+    let (_, buffers) = bands::choose(part, nodes, &pinned, activation, Bands::default())?;
     Ok(memory::assign(&buffers.lifetimes).bytes)
 }
 
