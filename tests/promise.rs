@@ -54,10 +54,18 @@ fn peaks(folder: &Path, arguments: &[&str]) -> (u64, u64) {
     (anonymous, all)
 }
 
-fn check(name: &str, promise: u64, peak: u64) {
+/// A busy machine looks seldom: what it has not seen the first time it may see the second or the third.
+fn check(name: &str, promise: u64, draw: impl Fn() -> u64) {
+    let near = NEAR.max(promise / 10);
+    let mut peak = 0;
+    for _ in 0..3 {
+        peak = draw().max(peak);
+        if promise.abs_diff(peak) <= near {
+            break;
+        }
+    }
     println!("{name}: {peak} bytes at most of {promise} promised");
     assert!(peak <= promise, "{name}: {peak} bytes, {promise} promised");
-    let near = NEAR.max(promise / 10);
     assert!(
         promise - peak <= near,
         "{name}: {promise} bytes are promised, {peak} are taken"
@@ -94,12 +102,13 @@ fn the_model_in_the_program_keeps_its_promise() {
             ceiling["guidance"] == guided && ceiling["picture"] == begun
         });
         let draw = ["draw", "a red apple", "--steps", "2", "-q", "-o", "0.png"];
-        let (peak, _) = peaks(here, &[&draw, options].concat());
-        check(&format!("{options:?}"), promise, peak);
+        let draw = || peaks(here, &[&draw, options].concat()).0;
+        check(&format!("{options:?}"), promise, draw);
     }
 }
 
 /// What the programs of one size may take together.
+#[cfg(feature = "onnx")]
 const PROGRAMS: u64 = 300_000;
 
 /// A package of three sizes: its weights are there once, every size keeps its promise, and its least budget.
@@ -157,7 +166,7 @@ fn larger_sizes_keep_it_too() {
         });
         let name = if size.0 == 384 { "384x384" } else { "192x256" };
         let scale = if guided { "7.5" } else { "1" };
-        let (peak, _) = peaks(here, &draw(name, &["--guidance-scale", scale]));
+        let peak = || peaks(here, &draw(name, &["--guidance-scale", scale])).0;
         check(&format!("{name}, guidance {scale}"), promise, peak);
     }
 

@@ -1,9 +1,16 @@
 //! Whether a drawing fits in a budget of memory.
 
+use crate::runtime::memory::resident_bytes;
+
 use super::{Decoder, Error, Kiln, RequestError, Settings, draw};
 
-/// What the tokenizer leaves behind of the heap, at most.
-const TOKENIZER: u64 = 8 << 20;
+/// What the tokenizer leaves behind of the heap, at most: little where the allocator gives it back when it is told to.
+const TOKENIZER: u64 = match cfg!(all(target_os = "linux", target_env = "gnu")) {
+    true => 3 << 20,
+    false => 8 << 20,
+};
+/// What is touched besides while the prompt is read: code and stacks.
+const READING: u64 = 4 << 20;
 
 impl Kiln {
     /// Refuses what cannot keep within [`Kiln::ram`], saying what would.
@@ -70,7 +77,12 @@ impl Kiln {
         let passes = self.passes(settings)?;
         let threads = self.options.thread_count();
         let least = self.model.least_ram(&draw::lanes(&passes), threads);
-        let around = self.promise(settings)?.around();
-        Ok(least.saturating_add(TOKENIZER).saturating_add(around))
+        let promise = self.promise(settings)?;
+        let drawing = least
+            .saturating_add(TOKENIZER)
+            .saturating_add(promise.around());
+        // Before that the tokenizer is there, without all that.
+        let reading = resident_bytes().unwrap_or(0) + promise.tokenizer_bytes + READING;
+        Ok(drawing.max(reading))
     }
 }

@@ -83,8 +83,8 @@ pub fn map_file(path: &Path) -> io::Result<impl AsRef<[u8]> + Send + Sync + use<
 /// The error of a file of so many bytes that cannot be mapped. It says what is wrong where the system's own words, "out of
 /// memory", would mislead: mapping takes no memory, but addresses.
 fn explained(source: io::Error, bytes: u64) -> io::Error {
-    let too_large = usize::try_from(bytes).map_or(true, |bytes| bytes > isize::MAX as usize);
-    if !too_large && source.kind() != io::ErrorKind::OutOfMemory {
+    let fits = usize::try_from(bytes).is_ok_and(|bytes| bytes <= isize::MAX as usize);
+    if fits && source.kind() != io::ErrorKind::OutOfMemory {
         return source;
     }
     io::Error::other(format!(

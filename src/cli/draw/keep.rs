@@ -43,7 +43,7 @@ pub fn open(args: &Args) -> Result<Option<Checkpoint>, CliError> {
     }
 }
 
-fn fresh(path: &PathBuf) -> Result<&PathBuf, CliError> {
+fn fresh(path: &Path) -> Result<&Path, CliError> {
     if !path.exists() {
         return Ok(path);
     }
