@@ -30,7 +30,7 @@ pub struct Args {
     /// Runs of each graph after a first one that does not count; the median counts
     #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
     runs: NonZeroUsize,
-    /// Threads [default: as many as there are cores]
+    /// Threads [default: as many as there are physical cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
     /// Print JSON: an object for each graph, under its name

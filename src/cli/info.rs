@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::CliError;
 use super::layers::{self, Layers, Use};
-use super::{model, output, plan};
+use super::{ceilings, model, output, plan};
 
 /// Show what a package holds and the memory that drawing takes
 #[derive(clap::Args)]
@@ -92,6 +92,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
         "graphs": graphs,
         "clip_skips": model.text_encoders().map(|(skip, _)| skip).collect::<Vec<_>>(),
         "sizes": sizes,
+        "ceilings": ceilings::as_json(model),
         "layers": layers_json(&Layers::of(model)),
         "weight_bytes": model.package().weights().len(),
         "weight_blocks": model.package().weight_blocks(),
@@ -201,24 +202,7 @@ fn as_text(model: &Model, card: &Value) -> String {
     if let Some(most) = model.text_encoders().map(|(skip, _)| skip).max() {
         let _ = writeln!(text, "clip skip     1 to {most}");
     }
-    let _ = writeln!(
-        text,
-        "\nmemory of a drawing with guidance and {} threads",
-        SessionOptions::default().thread_count()
-    );
-    for (height, width) in model.sizes(GraphKind::Unet) {
-        if let Some(memory) = ceiling(model, height, width) {
-            let _ = writeln!(
-                text,
-                "{:>13} at most {}: arena {}, scratch {}, weights {}",
-                format!("{width}x{height}"),
-                megabytes(memory.total_bytes()),
-                megabytes(memory.arena_bytes),
-                megabytes(memory.scratch_bytes),
-                megabytes(memory.weight_bytes),
-            );
-        }
-    }
+    text.push_str(&ceilings::as_text(model));
     text
 }
 

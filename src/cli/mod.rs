@@ -1,11 +1,12 @@
 //! The command line: a file for each command. What they print goes to standard output, everything else to standard error.
 //!
 //! - `draw`, `kiosk`, `tokens`, `show_info`, `compile`, `info`, `run`, `verify`, `bench`: the commands.
-//! - `model`: which package is meant; `layers`: what it is made of; `plan`: an arena as text; `values`: what options are parsed to.
+//! - `model`: which package is meant; `layers`: what it is made of; `ceilings`: the memory that drawing takes; `plan`: an arena as text; `values`: what options are parsed to.
 //! - `log`: what happens, to a terminal, a file or the journal.
 //! - `output`: standard output, and files that are complete or not there; `error`: one line, and the exit code.
 
 mod bench;
+mod ceilings;
 #[cfg(feature = "compile")]
 mod compile;
 mod draw;

@@ -34,7 +34,7 @@ pub struct Args {
     /// Where the outputs go; replaces what is there
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
-    /// Threads [default: as many as there are cores]
+    /// Threads [default: as many as there are physical cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
 }

@@ -71,6 +71,13 @@ pub(super) struct Pass {
     all: usize,
 }
 
+impl Pass {
+    /// Steps of the sampler, and the first that is taken.
+    pub(super) fn run(&self) -> (usize, usize) {
+        (self.steps, self.start)
+    }
+}
+
 /// What a pass begins with.
 struct Begin<'a> {
     settings: &'a Settings,
@@ -133,7 +140,11 @@ impl Kiln {
         // The tokenizer takes many times its file's size while it is there.
         memory::give_back();
         let cut = chunked.cut();
-        let mut session = Session::new(&self.model, &lanes(&passes), &self.options)?;
+        let mut options = self.options.clone();
+        // What is allocated around the session is not there yet.
+        let around = self.promise(settings)?.around();
+        options.ram = options.ram.map(|ram| ram.saturating_sub(around));
+        let mut session = Session::new(&self.model, &lanes(&passes), &options)?;
 
         let Programs {
             text_encoder,
@@ -349,7 +360,7 @@ impl Kiln {
         if let [_, rows, dim] = &mut context_shape[..] {
             *rows = contexts.len() / (*dim).max(1);
         }
-        let mut sampler = self.sampler(settings, (pass.steps, pass.start), len)?;
+        let mut sampler = self.sampler(settings, pass.run(), len)?;
         let mut prediction = vec![0.0; len];
         let mut conditional = vec![0.0; len];
 
@@ -493,7 +504,7 @@ impl Kiln {
     }
 
     /// The sampler for so many steps from `start` on, and `latents` elements.
-    fn sampler(
+    pub(super) fn sampler(
         &self,
         settings: &Settings,
         (steps, start): (usize, usize),

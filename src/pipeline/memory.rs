@@ -54,6 +54,7 @@ impl Kiln {
         let passes = self.passes(settings)?;
         let threads = self.options.thread_count();
         let least = self.model.least_ram(&draw::lanes(&passes), threads);
-        Ok(least.saturating_add(TOKENIZER))
+        let around = self.promise(settings)?.around();
+        Ok(least.saturating_add(TOKENIZER).saturating_add(around))
     }
 }

@@ -11,7 +11,7 @@
 //! - `prompt`: the language of prompts; `tokenizer`, `noise`, [`samplers`], `guidance`: the other parts that are not graphs.
 //! - `contexts`: what the text encoder makes of a prompt.
 //! - `checkpoint`: drawings that are broken off and gone on with.
-//! - `memory`: whether a drawing fits in a budget.
+//! - `memory`: whether a drawing fits in a budget; `promise`: how much memory it takes.
 //! - `preview`: latents as pictures, before they are decoded.
 //! - `init`: pictures to begin with, and a second pass.
 //! - `unet_inputs`: what inpainting and LCM models take besides.
@@ -31,6 +31,7 @@ mod memory;
 mod noise;
 mod picture;
 mod preview;
+mod promise;
 mod prompt;
 mod request;
 pub mod samplers;
@@ -58,6 +59,7 @@ pub use picture::{
     Background, ModelName, Picture, PictureFormat, Raster, RasterError, Remembered,
     RememberedError, Settings,
 };
+pub use promise::Promise;
 pub use prompt::{Chunk, Chunks, Prompt, PromptError, PromptStyle, UnknownStyle};
 pub use request::{Request, random_seed};
 pub use tensors::{Tensor, run_graph};

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_kernels::F16;
 
 use super::RuntimeError;
+use super::os::pages;
 
 /// Every part of the arena begins at a multiple of this.
 const PAGE: usize = 4096;
@@ -89,6 +90,8 @@ impl Arena {
         let skip = allocation.as_ptr().addr().wrapping_neg() % PAGE;
         // SAFETY: `skip` is below PAGE, which the size has room for.
         let base = unsafe { allocation.add(skip) };
+        // Before anything is touched, so that the system can give huge pages at once.
+        pages::advise_huge(base.as_ptr(), total as usize);
         Ok(Arena {
             allocation,
             layout,

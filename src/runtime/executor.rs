@@ -12,7 +12,7 @@ use super::error::Shape;
 use super::os::lanes::MAX_LANES;
 use super::ports::{self, Chunks, Data, Direction};
 use super::step::{self, Place};
-use super::stream::{Stream, Streamed};
+use super::stream::{Reading, Stream, Streamed};
 use super::threads::{self, Pool};
 use super::{Cancellation, Model, Observer, ProgramId, RuntimeError, StepInfo, model};
 
@@ -87,7 +87,8 @@ impl Session {
         let stream = match options.ram {
             Some(ram) => {
                 let window = model.window(programs, threads, ram)?;
-                Some(Stream::new(model, window).map_err(RuntimeError::Threads)?)
+                let stream = Stream::new(model, window, Reading::default());
+                Some(stream.map_err(RuntimeError::Threads)?)
             }
             None => None,
         };
@@ -140,8 +141,8 @@ impl Session {
 
     /// As under a budget that leaves so many bytes for weights, whatever else the process holds.
     #[cfg(test)]
-    pub(super) fn with_window(mut self, window: u64) -> Self {
-        self.stream = Some(Stream::new(&self.model, window).expect("a thread"));
+    pub(super) fn with_window(mut self, window: u64, reading: Reading) -> Self {
+        self.stream = Some(Stream::new(&self.model, window, reading).expect("a thread"));
         self
     }
 

@@ -30,7 +30,8 @@ impl Mapped {
         let file = File::open(path).map_err(error)?;
         // SAFETY: the mapping is private and read-only. Whoever changes or truncates the file meanwhile breaks the
         // promise that every mapped program relies on; the package is replaced by renaming, never rewritten in place.
-        let mapping = unsafe { MmapOptions::new().map_copy_read_only(&file) }.map_err(error)?;
+        let mapping = unsafe { MmapOptions::new().map_copy_read_only(&file) }
+            .map_err(|source| error(explained(source, file.metadata().map_or(0, |m| m.len()))))?;
         // SAFETY: the bytes stay mapped at this address until `mapping` is dropped, wherever it is moved. The slice and
         // what borrows it are kept only in `package`, which lives as long as `mapping` and is lent out by `package()`
         // for no longer than that.
@@ -77,6 +78,20 @@ pub fn map_file(path: &Path) -> io::Result<impl AsRef<[u8]> + Send + Sync + use<
     // SAFETY: the mapping is private and read-only, and lives as long as what is returned. As for a package, whoever
     // truncates the file meanwhile breaks the promise that every mapped program relies on.
     unsafe { MmapOptions::new().map_copy_read_only(&file) }
+}
+
+/// The error of a file of so many bytes that cannot be mapped. It says what is wrong where the system's own words, "out of
+/// memory", would mislead: mapping takes no memory, but addresses.
+fn explained(source: io::Error, bytes: u64) -> io::Error {
+    let too_large = usize::try_from(bytes).map_or(true, |bytes| bytes > isize::MAX as usize);
+    if !too_large && source.kind() != io::ErrorKind::OutOfMemory {
+        return source;
+    }
+    io::Error::other(format!(
+        "its {} MB cannot be mapped: this process has not so many addresses left ({}-bit; a 32-bit system maps 2 to 3 GB)",
+        bytes.div_ceil(1_000_000),
+        usize::BITS
+    ))
 }
 
 fn open<'a>(bytes: &'a [u8], origin: &str) -> Result<Package<'a>, RuntimeError> {

@@ -18,7 +18,7 @@ use super::{RuntimeError, ports, stream};
 const USUAL: u64 = 24 << 20;
 /// Bytes that a run under a budget leaves free: code and stacks that are first touched during the run, the block of the
 /// weights that is checked beyond a step's own, and the picture's file.
-const RESERVE: u64 = 8 << 20;
+const RESERVE: u64 = 6 << 20;
 
 /// A package at its place in memory, with the kernels chosen for this computer. Clones share it.
 #[derive(Clone)]

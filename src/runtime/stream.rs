@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use kiln_package::{Program, Space, Step};
 
-use super::os::pages;
+use super::os::pages::Pages;
 use super::{Model, ProgramId};
 
 /// What a stream has done.
@@ -25,6 +25,8 @@ use super::{Model, ProgramId};
 pub struct Streamed {
     /// Bytes of weights brought in.
     pub bytes: u64,
+    /// How long that took.
+    pub reading: Duration,
     /// How long steps have waited for their weights; the rest of the reading went on while others computed.
     pub waited: Duration,
 }
@@ -35,9 +37,20 @@ pub(super) struct Stream {
     reader: Option<JoinHandle<()>>,
 }
 
+/// What a test changes of how weights are read.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// The size of pages; the system's if `None`.
+    pub(super) page: Option<usize>,
+    /// Is told how many bytes are about to be read.
+    pub(super) before: Option<Box<dyn Fn(u64) + Send + Sync>>,
+}
+
 struct Shared {
-    /// The most bytes of weights that are resident.
+    /// The most bytes of weights that are resident, whole pages counted.
     window: u64,
+    pages: Pages,
+    before: Option<Box<dyn Fn(u64) + Send + Sync>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -62,9 +75,15 @@ struct State {
 
 impl Stream {
     /// A stream of `model`'s weights, of which at most `window` bytes are resident.
-    pub(super) fn new(model: &Model, window: u64) -> io::Result<Self> {
+    pub(super) fn new(model: &Model, window: u64, reading: Reading) -> io::Result<Self> {
+        let weights = model.package().weights();
         let shared = Arc::new(Shared {
             window,
+            pages: match reading.page {
+                Some(size) => Pages::with_size(weights, size),
+                None => Pages::of(weights),
+            },
+            before: reading.before,
             state: Mutex::new(State {
                 empty: true,
                 ..State::default()
@@ -161,7 +180,8 @@ struct Parts {
 const MAX_PARTS: usize = 16;
 
 impl Parts {
-    fn of(step: &Step<'_>) -> Self {
+    /// Those of a step. Parts less than `gap` apart are one: the page between them comes anyway.
+    fn of(step: &Step<'_>, gap: usize) -> Self {
         let mut parts = Parts {
             ranges: [(0, 0); MAX_PARTS],
             count: 0,
@@ -179,7 +199,7 @@ impl Parts {
             let (begin, end) = ranges[index];
             match count {
                 0 => count = 1,
-                _ if begin <= ranges[count - 1].1 + 4096 => {
+                _ if begin <= ranges[count - 1].1 + gap as u64 => {
                     ranges[count - 1].1 = ranges[count - 1].1.max(end);
                     continue;
                 }
@@ -202,7 +222,7 @@ impl Parts {
 
 /// Bytes of weights that the step with the most of them reads, of all of a program's.
 pub(super) fn largest_step(program: &Program<'_>) -> u64 {
-    let bytes = program.steps().map(|step| Parts::of(&step).bytes());
+    let bytes = program.steps().map(|step| Parts::of(&step, 4096).bytes());
     bytes.max().unwrap_or(0)
 }
 
@@ -245,21 +265,26 @@ impl Shared {
 
     /// Brings and lets go until the round is over.
     fn follow(&self, round: u64, program: &Program<'_>, weights: &[u8]) {
+        let pages = self.pages;
+        let parts_of = |index: usize| {
+            let step = program.step(index);
+            step.map(|step| Parts::of(&step, pages.size()))
+        };
+        let held = |parts: &Parts| -> u64 { parts.iter().map(|part| pages.bytes(part)).sum() };
         let slice = |(begin, end): (u64, u64)| &weights[begin as usize..end as usize];
         let let_go = |index: usize| -> u64 {
-            let Some(step) = program.step(index) else {
+            let Some(parts) = parts_of(index) else {
                 return 0;
             };
-            let parts = Parts::of(&step);
-            parts.iter().for_each(|part| pages::let_go(slice(part)));
-            parts.bytes()
+            parts.iter().for_each(|part| pages.let_go(slice(part)));
+            held(&parts)
         };
         let (mut ahead, mut behind, mut resident) = (0, 0, 0);
-        let mut next = program.step(0).map(|step| Parts::of(&step));
+        let mut next = parts_of(0);
         loop {
             let mut state = self.lock();
             loop {
-                let room = |parts: &Parts| resident == 0 || resident + parts.bytes() <= self.window;
+                let room = |parts: &Parts| resident == 0 || resident + held(parts) <= self.window;
                 if state.round != round {
                     drop(state);
                     (behind..ahead).for_each(|index| _ = let_go(index));
@@ -280,17 +305,22 @@ impl Shared {
             }
             drop(state);
             let Some(parts) = &next else { continue };
-            let brought = parts.iter().try_for_each(|part| pages::bring(slice(part)));
+            let start = Instant::now();
+            if let Some(before) = &self.before {
+                before(parts.bytes());
+            }
+            let brought = parts.iter().try_for_each(|part| pages.bring(slice(part)));
             let mut state = self.lock();
             match brought {
                 Ok(()) => {
-                    resident += parts.bytes();
+                    resident += held(parts);
                     state.streamed.bytes += parts.bytes();
+                    state.streamed.reading += start.elapsed();
                     ahead += 1;
                     if state.round == round {
                         state.ready = ahead;
                     }
-                    next = program.step(ahead).map(|step| Parts::of(&step));
+                    next = parts_of(ahead);
                 }
                 Err(error) => state.failed = Some(error),
             }

@@ -12,14 +12,15 @@ use std::{hint, io};
 use kiln_kernels::{Job, Launch};
 
 use super::arena::Scratch;
+use super::os::cores;
 use super::os::loan::{Loan, Work};
 
 /// How long a helper watches for work before it sleeps: longer than the caller takes between two steps.
 const PATIENCE: Duration = Duration::from_micros(50);
 
-/// As many threads as this process may keep busy: the cores it is allowed to use, within its quota.
+/// As many threads as this process may keep busy: one for each physical core that it may use, within its quota.
 pub(super) fn default_threads() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    cores::usable()
 }
 
 /// The calling thread and its helpers. Dropping the pool ends and joins them.

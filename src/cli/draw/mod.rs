@@ -52,7 +52,7 @@ pub struct Args {
     /// one labelled picture
     #[arg(long, value_name = "NAME=A,B", value_parser = Axis::parse, conflicts_with = "prompts")]
     grid: Vec<Axis>,
-    /// Threads [default: as many as there are cores]
+    /// Threads [default: as many as there are physical cores]
     #[arg(long, value_name = "N", value_parser = values::threads)]
     threads: Option<NonZeroUsize>,
     /// Keep the whole process within so much memory (256M, 1G; auto: what there is), reading weights as they are needed

@@ -3,6 +3,7 @@
 
 pub(super) mod bus;
 pub(super) mod clock;
+pub(super) mod cores;
 pub(super) mod lanes;
 pub(super) mod loan;
 pub mod memory;

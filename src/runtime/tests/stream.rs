@@ -2,10 +2,13 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use kiln_package::{Activation, DType, GraphKind, Layout, Linear, Op, Operand};
 
 use super::build::{Build, Random, package};
+use crate::runtime::stream::Reading;
 use crate::runtime::{
     Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Silent,
     StepInfo,
@@ -74,12 +77,17 @@ fn run(session: &mut Session, observer: &mut impl Observer) -> Result<Vec<f32>, 
     Ok(out)
 }
 
-/// A session whose window is of three layers.
+/// A session whose window is of three layers, in whole pages.
 fn within(model: &Model, options: &SessionOptions) -> Session {
+    reading(model, options, Reading::default())
+}
+
+fn reading(model: &Model, options: &SessionOptions, reading: Reading) -> Session {
     let programs = [(first(model), 1)];
-    let window = 3 * model.largest_layer(&programs);
+    let pages = 2 * reading.page.unwrap_or(4096) as u64;
+    let window = 3 * (model.largest_layer(&programs) + pages);
     let session = Session::new(model, &programs, options).expect("room");
-    session.with_window(window)
+    session.with_window(window, reading)
 }
 
 #[test]
@@ -97,6 +105,91 @@ fn a_budget_changes_no_bit_and_reads_each_byte_once() {
         assert!(
             (all - all / 20..=all + all / 20).contains(&streamed),
             "{streamed} of {all}"
+        );
+    }
+}
+
+/// A system with larger pages lets go of them, and brings them, whole.
+#[test]
+fn pages_of_every_size_change_no_bit() {
+    let build = chain();
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&package(vec![build.program], &build.weights))
+        .expect("room");
+    let model = Model::open(file.path()).expect("a valid package");
+    let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
+    let expected = run(free, &mut Silent).expect("a valid program");
+    for page in [4 << 10, 16 << 10, 64 << 10] {
+        let before = None;
+        let pages = Reading {
+            page: Some(page),
+            before,
+        };
+        let mut session = reading(&model, &options(None), pages);
+        for _ in 0..2 {
+            assert_eq!(run(&mut session, &mut Silent).expect("valid"), expected);
+        }
+        let (streamed, all) = (
+            session.streamed().expect("a budget").bytes,
+            2 * model.package().weights().len() as u64,
+        );
+        assert!(streamed <= all + all / 20, "{streamed} of {all}");
+    }
+}
+
+/// While the first layer's successor is held up, what comes after it is read.
+#[test]
+fn reading_goes_on_while_a_step_computes() {
+    struct Waits(Receiver<()>);
+    impl Observer for Waits {
+        fn step(&mut self, info: StepInfo<'_>) {
+            if info.index == 0 {
+                // The first three layers, and the one that has taken the first one's room.
+                for read in 0..4 {
+                    let came = self.0.recv_timeout(Duration::from_secs(120));
+                    assert!(came.is_ok(), "{read} layers were read ahead");
+                }
+            }
+        }
+    }
+    let model = chain().model();
+    let (sender, receiver) = mpsc::channel();
+    let told = Reading {
+        page: None,
+        before: Some(Box::new(move |_| _ = sender.send(()))),
+    };
+    let mut session = reading(&model, &options(None), told);
+    run(&mut session, &mut Waits(receiver)).expect("valid");
+}
+
+/// A card that gives 20 MB in a second. Nothing is asserted of times: they are printed.
+#[test]
+fn a_slow_disk_is_waited_for() {
+    const RATE: f64 = 20e6;
+    let model = chain().model();
+    let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
+    let expected = run(free, &mut Silent).expect("a valid program");
+    let slow = Reading {
+        page: None,
+        before: Some(Box::new(|bytes| {
+            std::thread::sleep(Duration::from_secs_f64(bytes as f64 / RATE));
+        })),
+    };
+    let mut session = reading(&model, &options(None), slow);
+    for round in 1..=2 {
+        let (before, start) = (session.streamed().expect("a budget"), Instant::now());
+        assert_eq!(run(&mut session, &mut Silent).expect("valid"), expected);
+        let (after, took) = (session.streamed().expect("a budget"), start.elapsed());
+        let bytes = after.bytes - before.bytes;
+        let reading = after.reading - before.reading;
+        assert!(reading.as_secs_f64() >= bytes as f64 / RATE);
+        println!(
+            "evaluation {round}: {:.1} MB at 20 MB/s are {:.3} s; read in {:.3} s, waited for {:.3} s, took {:.3} s",
+            bytes as f64 / 1e6,
+            bytes as f64 / RATE,
+            reading.as_secs_f64(),
+            (after.waited - before.waited).as_secs_f64(),
+            took.as_secs_f64()
         );
     }
 }
