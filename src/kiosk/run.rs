@@ -23,7 +23,7 @@ const JUMP: i128 = 30;
 /// The longest wait after pictures that could not be drawn.
 const LONGEST_WAIT: u64 = 300;
 /// Prompts, the mask of blue noise, what the system's allocator does not give back between pictures.
-const BESIDE: u64 = 4 << 20;
+const BESIDE: u64 = 8 << 20;
 
 /// What makes a request of a prompt's line and a seed, which counts where neither the line nor the options have one.
 type Requests = Box<dyn FnMut(&str, u64) -> Result<Request, String>>;
