@@ -571,7 +571,6 @@ fn systemd_is_told() {
             }
         }
     };
-    hears("WATCHDOG=1");
     hears("READY=1");
     hears("STATUS=drawing: a red apple");
     for _ in 0..5 {

@@ -143,7 +143,8 @@ impl Screen {
         // The frame and the picture scaled; both sources; and what the filter has in its hands, columns first.
         let columns = (size.0, picture.1);
         let rows = (picture.0.max(size.0), picture.1.max(size.1));
-        bytes(size) * 3 + bytes(picture) * 3 + bytes(columns) + bytes(rows)
+        // A PNG has its pixels and its file besides.
+        bytes(size) * 5 + bytes(picture) * 3 + bytes(columns) + bytes(rows)
     }
 
     /// Lays everything out.

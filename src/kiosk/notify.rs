@@ -45,8 +45,8 @@ fn connect(name: &[u8], path: &Path) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A full queue is no reason to stand still.
-    socket.set_nonblocking(true)?;
+    // A full queue is no reason to stand still for long, and none to lose what is said.
+    socket.set_write_timeout(Some(Duration::from_secs(2)))?;
     Ok(socket)
 }
 

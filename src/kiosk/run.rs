@@ -22,8 +22,8 @@ const TICK: Duration = Duration::from_millis(200);
 const JUMP: i128 = 30;
 /// The longest wait after pictures that could not be drawn.
 const LONGEST_WAIT: u64 = 300;
-/// What the process takes beside its arena, pictures and screens: code's data, the tokenizer while it reads a prompt, prompts.
-const BESIDE: u64 = 64 << 20;
+/// Prompts, the mask of blue noise, what the system's allocator does not give back between pictures.
+const BESIDE: u64 = 8 << 20;
 
 /// What makes a request of a prompt's line and a seed, which counts where neither the line nor the options have one.
 type Requests = Box<dyn FnMut(&str, u64) -> Result<Request, String>>;
@@ -110,16 +110,12 @@ impl Kiosk {
 
     /// Bytes of memory of its own that drawing with the settings and showing takes at most; mapped weights are not among them.
     pub fn promise(&self, kiln: &Kiln, settings: &Settings) -> Result<u64, Error> {
-        let plan = kiln.memory(settings)?;
         let (width, height) = settings.size();
-        // The decoder's output as f32, as bytes, as a file and on the stage.
-        let picture = u64::from(width) * u64::from(height) * (12 + 3 * 4);
-        let screens: u64 = self
-            .stage
-            .sizes()
-            .map(|size| Screen::memory(size, (width, height)))
-            .sum();
-        Ok(plan.allocated_bytes() + picture + screens + BESIDE)
+        // The picture's file, while it is made, and its pixels on the stage.
+        let picture = u64::from(width) * u64::from(height) * 3 * 3;
+        let sizes = self.stage.sizes();
+        let screens: u64 = sizes.map(|size| Screen::memory(size, (width, height))).sum();
+        Ok(kiln.promise(settings)?.total_bytes() + picture + screens + BESIDE)
     }
 
     /// Draws, shows and keeps, until `outside` says that it is to end or so many pictures are drawn. `reload` reads the configuration again.

@@ -108,7 +108,7 @@ fn what_is_wrong_is_named() {
         ("[prompts]\nlist = []".into(), &["`prompts.list`: 1 to"]),
         ("[prompts]\nlist = ['a', ' ']".into(), &["`prompts.list`: text 2 is empty"]),
         ("[prompts]\nlist = ['a', 3]".into(), &["`prompts.list`: a list of texts expected"]),
-        (format!("[prompts]\nlist = ['{}']", "a".repeat(10_000_00)), &["text 1 has 1000000 bytes, 65536 are the most"]),
+        (format!("[prompts]\nlist = ['{}']", "a".repeat(1_000_000)), &["text 1 has 1000000 bytes, 65536 are the most"]),
         ("[prompts]\nstdin = true\norder = 'listed'".into(), &["`prompts.order`"]),
         ("[prompts]\nlist = ['a']\norder = 'sideways'".into(), &["`prompts.order`: expected listed or shuffled"]),
         ("[prompts]\nlist = ['a']\nwords.x = ['a']".into(), &["`prompts.words`"]),
