@@ -182,7 +182,10 @@ fn pages_and_completions_tell_of_each_command() {
     for command in commands {
         let page = read(&format!("man/kiln-{command}.1"));
         assert!(page.contains(".SH OPTIONS"), "{command}");
-        assert!(main.contains(&format!("kiln\\-{}(1)", command.replace('-', "\\-"))), "{command}");
+        assert!(
+            main.contains(&format!("kiln\\-{}(1)", command.replace('-', "\\-"))),
+            "{command}"
+        );
         for text in &completions {
             assert!(text.contains(command), "{command}");
         }

@@ -350,7 +350,7 @@ fn throttling(root: &Path, allowed: &[usize]) -> Vec<Throttling> {
     if let Some(bits) = bits {
         // Bits 0 to 3 say what is so now, 16 to 19 what was since the start.
         for (bit, cause) in causes.into_iter().enumerate() {
-            let (now, once) = (bits >> bit & 1 == 1, bits >> (bit + 16) & 1 == 1);
+            let (now, once) = ((bits >> bit) & 1 == 1, (bits >> (bit + 16)) & 1 == 1);
             if now || once {
                 found.push(Throttling { cause, now });
             }
@@ -391,7 +391,7 @@ fn page(vector: &[u8]) -> Option<u64> {
         bytes
             .iter()
             .rev()
-            .fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
+            .fold(0_u64, |word, byte| (word << 8) | u64::from(*byte))
     };
     vector
         .chunks_exact(2 * WIDTH)
