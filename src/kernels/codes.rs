@@ -133,12 +133,7 @@ impl Range {
     #[inline(always)]
     pub fn widen(&mut self, values: &[f32]) {
         let (chunks, rest) = values.as_chunks::<PANEL>();
-        for chunk in chunks {
-            for ((x, lo), hi) in chunk.iter().zip(&mut self.lo).zip(&mut self.hi) {
-                *lo = min(*x, *lo);
-                *hi = math::max(*x, *hi);
-            }
-        }
+        arch::widen(chunks, &mut self.lo, &mut self.hi);
         for (i, x) in rest.iter().enumerate() {
             self.lo[i] = min(*x, self.lo[i]);
             self.hi[i] = math::max(*x, self.hi[i]);

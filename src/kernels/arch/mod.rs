@@ -1,6 +1,6 @@
 //! Portable bodies compiled again under each instruction set's features, and the few functions written for one.
 
-use crate::{F16, Isa, Kernels, Quantizer, job::Body};
+use crate::{F16, Isa, Kernels, PANEL, Quantizer, job::Body};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -94,6 +94,23 @@ pub fn codes(kernels: Kernels, quantizer: Quantizer, from: &[f32], to: &mut [u8]
             for (x, to) in from.iter().zip(to) {
                 *to = quantizer.code(*x);
             }
+        }
+    }
+}
+
+/// Lowers `lo` and raises `hi` to the elements of `chunks` that are less or greater, lane by lane.
+#[inline(always)]
+pub fn widen(chunks: &[[f32; PANEL]], lo: &mut [f32; PANEL], hi: &mut [f32; PANEL]) {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: every AArch64 CPU has the features.
+    unsafe {
+        neon::widen(chunks, lo, hi)
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    for chunk in chunks {
+        for ((x, lo), hi) in chunk.iter().zip(&mut *lo).zip(&mut *hi) {
+            *lo = crate::codes::min(*x, *lo);
+            *hi = crate::math::max(*x, *hi);
         }
     }
 }

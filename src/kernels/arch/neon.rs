@@ -1,6 +1,6 @@
 use std::{arch::aarch64::*, hint};
 
-use crate::{F16, Isa, Kernels, Quantizer, job::Body};
+use crate::{F16, Isa, Kernels, PANEL, Quantizer, job::Body};
 
 /// One compiled body for all of the sets: they differ in the functions that multiply bytes, which it calls.
 ///
@@ -95,5 +95,33 @@ pub unsafe fn codes(quantizer: Quantizer, from: &[f32], to: &mut [u8]) {
     }
     for (x, to) in from_rest.iter().zip(to_rest) {
         *to = quantizer.code(*x);
+    }
+}
+
+/// In vectors by hand: where the lanes' loop meets what joins them, the compiler takes the lanes apart.
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "neon")]
+pub unsafe fn widen(chunks: &[[f32; PANEL]], lo: &mut [f32; PANEL], hi: &mut [f32; PANEL]) {
+    let load = |lanes: &[f32; PANEL]| -> [float32x4_t; 4] {
+        // SAFETY: four of sixteen.
+        std::array::from_fn(|i| unsafe { vld1q_f32(lanes.as_ptr().add(4 * i)) })
+    };
+    let (mut least, mut greatest) = (load(lo), load(hi));
+    for chunk in chunks {
+        let x = load(chunk);
+        for i in 0..4 {
+            least[i] = vbslq_f32(vcltq_f32(x[i], least[i]), x[i], least[i]);
+            greatest[i] = vbslq_f32(vcgtq_f32(x[i], greatest[i]), x[i], greatest[i]);
+        }
+    }
+    for i in 0..4 {
+        // SAFETY: four of sixteen.
+        unsafe {
+            vst1q_f32(lo.as_mut_ptr().add(4 * i), least[i]);
+            vst1q_f32(hi.as_mut_ptr().add(4 * i), greatest[i]);
+        }
     }
 }
