@@ -768,5 +768,5 @@ fn the_decoder_and_its_tiles_may_be_chosen() {
         &["--tile=32", "--size", "96x64"],
         &["tile 32 of 96x64", "vae_decoder", "64x64"],
     );
-    assert!(succeeds(folder, &["info", "toy.kiln"]).contains("with --tile at most"));
+    assert!(succeeds(folder, &["info", "toy.kiln"]).contains("with guidance, --tile"));
 }

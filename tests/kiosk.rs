@@ -687,7 +687,10 @@ fn clocks_may_jump() {
     let draw = |prompts: &str| {
         let pictures = folder.path().join("pictures");
         let _ = fs::remove_dir_all(&pictures);
-        let config = format!("folder = '{}'\nevery = '10m'\n{prompts}", pictures.display());
+        let config = format!(
+            "folder = '{}'\nevery = '10m'\n{prompts}",
+            pictures.display()
+        );
         let config: Config = config.parse().expect("a configuration");
         let said = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
         let heard = said.clone();

@@ -114,7 +114,9 @@ impl Kiosk {
         // The picture's file, while it is made, and its pixels on the stage.
         let picture = u64::from(width) * u64::from(height) * 3 * 3;
         let sizes = self.stage.sizes();
-        let screens: u64 = sizes.map(|size| Screen::memory(size, (width, height))).sum();
+        let screens: u64 = sizes
+            .map(|size| Screen::memory(size, (width, height)))
+            .sum();
         Ok(kiln.promise(settings)?.total_bytes() + picture + screens + BESIDE)
     }
 

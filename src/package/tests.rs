@@ -757,7 +757,7 @@ fn program_fields_that_lie() {
         (program(1) + 48, &[17], "ports ends at"),
         (program(1) + 52, &u32::MAX.to_le_bytes(), "ports ends at"),
         (program(1) + 52, &[0], "missing"),
-        (program(1) + 56, &[0], "first step: 15 expected, 0 found"),
+        (program(1) + 56, &[0], "first step: 19 expected, 0 found"),
         (program(1) + 60, &[0], "missing"),
         (program(1) + 60, &[1], "steps: 16 expected, 17 found"),
         (

@@ -155,8 +155,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 // A whole panel is a loop of constant length.
                 match (scales.first_chunk(), weights.first_chunk()) {
                     (Some(scales), Some(weights)) => {
-                        *products =
-                            tile::scaled(kernels, sums, zero_point, weights, scale, scales);
+                        *products = tile::scaled(kernels, sums, zero_point, weights, scale, scales);
                     }
                     _ => {
                         for lane in 0..width {
