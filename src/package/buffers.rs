@@ -1,6 +1,6 @@
 //! When which bytes of a program's arena are in use.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 use crate::format::ALIGNMENT;
 use crate::op::Role;
@@ -56,8 +56,7 @@ impl Program<'_> {
     /// The most bytes of the arena that hold something at one step, each buffer rounded up to 64: no arrangement of the
     /// buffers takes less. What is pinned counts at every step.
     pub fn bound_bytes(&self) -> u64 {
-        let mut change: Vec<i128> = Vec::new();
-        change.resize(self.len() + 1, 0);
+        let mut change = vec![0i128; self.len() + 1];
         for buffer in self.buffers() {
             let bytes = i128::from(buffer.bytes.next_multiple_of(ALIGNMENT));
             if buffer.offset >= self.pinned_bytes() {

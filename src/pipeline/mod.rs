@@ -201,7 +201,8 @@ impl Kiln {
             sizes.any(|size| size == (height, width))
         };
         // Where there are no tiles of such a size, they are to blame.
-        if !(tile.is_some() && is_denoised()) && !available.contains(&(width, height)) {
+        let in_tiles = tile.is_some() && is_denoised();
+        if !in_tiles && !available.contains(&(width, height)) {
             return Err(RequestError::Size {
                 width,
                 height,
