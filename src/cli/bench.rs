@@ -140,9 +140,9 @@ struct Measured {
     elapsed: Duration,
     /// The time of the fastest run.
     least: Duration,
-    /// What the process had been on its processors when it began, at the end of the last step, and in all of the run.
-    began: Duration,
+    /// What the process had been on its processors at the end of the last step.
     last: Duration,
+    /// What it was on them during the run.
     processor: Duration,
     stages: Vec<Kind>,
     kinds: Vec<Kind>,
@@ -260,14 +260,16 @@ fn measure(
                 evaluation.input(lane, port.name, shape, data)?;
             }
         }
-        let mut one = Measured::default();
-        one.began = processor_time().unwrap_or_default();
-        one.last = one.began;
+        let began = processor_time().unwrap_or_default();
+        let mut one = Measured {
+            last: began,
+            ..Measured::default()
+        };
         let start = Instant::now();
         evaluation.run(&mut one)?;
         one.elapsed = start.elapsed();
         let end = processor_time().unwrap_or_default();
-        one.processor = end.saturating_sub(one.began);
+        one.processor = end.saturating_sub(began);
         if run > 0 {
             measured.push(one);
         }

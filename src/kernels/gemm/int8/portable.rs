@@ -185,6 +185,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
 
 /// Sums less the zero point's part, times the scales.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // A loop over a constant becomes vectors.
 fn scaled<const N: usize>(
     sums: &[i32; N],
     scales: &[f32; N],
