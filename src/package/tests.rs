@@ -698,7 +698,7 @@ fn program_fields_that_lie() {
     let program = |i: usize| start + PROGRAMS_HEADER_BYTES + PROGRAM_BYTES * i;
     let port = program(2);
     let step = port + PORT_BYTES * 4;
-    let operand = step + STEP_BYTES * 17;
+    let operand = step + STEP_BYTES * 21;
     let long = |value: u64| value.to_le_bytes();
     let weight = 24 * 2;
     let patches: &[(usize, &[u8], &str)] = &[
@@ -759,7 +759,7 @@ fn program_fields_that_lie() {
         (program(1) + 52, &[0], "missing"),
         (program(1) + 56, &[0], "first step: 19 expected, 0 found"),
         (program(1) + 60, &[0], "missing"),
-        (program(1) + 60, &[1], "steps: 16 expected, 17 found"),
+        (program(1) + 60, &[1], "steps: 20 expected, 21 found"),
         (
             program(1) + 64,
             &[2],
