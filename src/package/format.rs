@@ -55,7 +55,7 @@
 /// The first bytes of every package.
 pub const MAGIC: [u8; 8] = *b"KILNPKG\0";
 /// The version that this crate reads and writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Size of a row of the section table.

@@ -35,7 +35,7 @@ pub struct Size {
     pub width: u32,
     /// In pixels.
     pub height: u32,
-    /// Bytes that are allocated, at most.
+    /// Bytes of its own, at most, as promised.
     pub allocated: u64,
     /// The same with all weights resident.
     pub all: u64,
@@ -58,12 +58,13 @@ impl Report {
         let mut sizes = Vec::new();
         for (width, height) in kiln.sizes() {
             let settings = kiln.settings(&Request::new("").size(width, height).seed(0))?;
-            let memory = kiln.memory(&settings)?;
+            let allocated = kiln.promise(&settings)?.total_bytes();
+            let weights = kiln.memory(&settings)?.weight_bytes;
             sizes.push(Size {
                 width,
                 height,
-                allocated: memory.allocated_bytes(),
-                all: memory.total_bytes(),
+                allocated,
+                all: allocated.saturating_add(weights),
                 least: kiln.least_ram(&settings)?,
             });
         }

@@ -95,34 +95,31 @@ impl std::str::FromStr for Config {
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let mut root = Section::parse(text)?;
-        let mut prompts = root.section("prompts")?.ok_or_else(|| {
-            root.wrong(
-                "prompts",
-                "a section that says where prompts come from is missing",
-            )
-        })?;
-        let prompts = Prompts::read(&mut prompts)?;
-        let mut displays = Vec::new();
+        let folder = root.text("folder")?;
+        let keep = root.number("keep", 1..=MAX_KEEP)?.unwrap_or(100);
+        let every = root.parsed("every", duration)?.unwrap_or_default();
+        let checkpoint = root.flag("checkpoint")?.unwrap_or(true);
+        let prompts = root.section("prompts")?;
+        let draw = root.json("draw")?;
         let sections = root.sections("display")?;
+        // A name that is misspelt is the reason for whatever else is missing.
+        root.end()?;
+        let missing = "a section that says where prompts come from is missing";
+        let mut prompts = prompts.ok_or_else(|| root.wrong("prompts", missing))?;
+        let prompts = Prompts::read(&mut prompts)?;
         if sections.len() > MAX_DISPLAYS {
             return Err(root.wrong("display", &format!("{MAX_DISPLAYS} are the most")));
         }
-        for mut section in sections {
-            displays.push(DisplayConfig::read(&mut section)?);
-        }
-        let keep = root.number("keep", 1..=MAX_KEEP)?.unwrap_or(100);
-        let config = Self {
-            folder: root
-                .text("folder")?
-                .map_or_else(|| "pictures".into(), PathBuf::from),
+        let read = |mut section| DisplayConfig::read(&mut section);
+        Ok(Self {
+            folder: folder.map_or_else(|| "pictures".into(), PathBuf::from),
             keep: keep as usize,
-            every: root.parsed("every", duration)?.unwrap_or_default(),
-            checkpoint: root.flag("checkpoint")?.unwrap_or(true),
+            every,
+            checkpoint,
             prompts,
-            draw: root.json("draw")?,
-            displays,
-        };
-        root.end().map(|()| config)
+            draw,
+            displays: sections.into_iter().map(read).collect::<Result<_, _>>()?,
+        })
     }
 }
 

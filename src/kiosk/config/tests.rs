@@ -103,6 +103,7 @@ fn what_is_wrong_is_named() {
         ("a = [1".into(), &["line 1: "]),
         (format!("{LEAST}\n\nx = ="), &["line 5: "]),
         ("".into(), &["`prompts`: a section"]),
+        ("[promts]\nlist = ['a']".into(), &["`promts`: there is no such key, did you mean `prompts`?"]),
         ("[prompts]".into(), &["`prompts.list`: exactly one of"]),
         ("[prompts]\nlist = ['a']\nstdin = true".into(), &["exactly one of"]),
         ("[prompts]\nlist = []".into(), &["`prompts.list`: 1 to"]),
