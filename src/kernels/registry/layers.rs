@@ -35,48 +35,15 @@ enum Shape {
     },
 }
 
-const fn conv(name: &'static str, size: usize, in_c: usize, out_c: usize) -> Layer {
-    let shape = Shape::Conv {
-        size,
-        up: 1,
-        stride: 1,
-        in_c,
-        out_c,
-    };
-    Layer { name, shape }
-}
-
-const fn linear(name: &'static str, rows: usize, k: usize, n: usize) -> Layer {
-    let activation = Activation::None;
-    let shape = Shape::Linear {
-        rows,
-        k,
-        n,
-        activation,
-    };
-    Layer { name, shape }
-}
-
-const fn geglu(name: &'static str, rows: usize, k: usize, n: usize) -> Layer {
-    let activation = Activation::Geglu;
-    let shape = Shape::Linear {
-        rows,
-        k,
-        n,
-        activation,
-    };
-    Layer { name, shape }
-}
-
 /// The UNet's from the top down, then the VAE decoder's.
 pub static LAYERS: &[Layer] = &[
-    conv("conv 64x64 320>320", 64, 320, 320),
-    conv("conv 64x64 960>320", 64, 960, 320),
-    conv("conv 32x32 640>640", 32, 640, 640),
-    conv("conv 32x32 1920>640", 32, 1920, 640),
-    conv("conv 16x16 1280>1280", 16, 1280, 1280),
-    conv("conv 16x16 2560>1280", 16, 2560, 1280),
-    conv("conv 8x8 1280>1280", 8, 1280, 1280),
+    Layer::conv("conv 64x64 320>320", 64, 320, 320),
+    Layer::conv("conv 64x64 960>320", 64, 960, 320),
+    Layer::conv("conv 32x32 640>640", 32, 640, 640),
+    Layer::conv("conv 32x32 1920>640", 32, 1920, 640),
+    Layer::conv("conv 16x16 1280>1280", 16, 1280, 1280),
+    Layer::conv("conv 16x16 2560>1280", 16, 2560, 1280),
+    Layer::conv("conv 8x8 1280>1280", 8, 1280, 1280),
     Layer {
         name: "conv 64x64 320>320 stride 2",
         shape: Shape::Conv {
@@ -97,12 +64,12 @@ pub static LAYERS: &[Layer] = &[
             out_c: 640,
         },
     },
-    linear("linear 4096 320>320", 4096, 320, 320),
-    geglu("linear 4096 320>1280 GEGLU", 4096, 320, 1280),
-    linear("linear 4096 1280>320", 4096, 1280, 320),
-    geglu("linear 1024 640>2560 GEGLU", 1024, 640, 2560),
-    geglu("linear 256 1280>5120 GEGLU", 256, 1280, 5120),
-    linear("linear 256 5120>1280", 256, 5120, 1280),
+    Layer::linear("linear 4096 320>320", 4096, 320, 320),
+    Layer::geglu("linear 4096 320>1280 GEGLU", 4096, 320, 1280),
+    Layer::linear("linear 4096 1280>320", 4096, 1280, 320),
+    Layer::geglu("linear 1024 640>2560 GEGLU", 1024, 640, 2560),
+    Layer::geglu("linear 256 1280>5120 GEGLU", 256, 1280, 5120),
+    Layer::linear("linear 256 5120>1280", 256, 5120, 1280),
     Layer {
         name: "attention 4096, 8 heads of 40",
         shape: Shape::Attention {
@@ -119,12 +86,43 @@ pub static LAYERS: &[Layer] = &[
             head_dim: 80,
         },
     },
-    conv("conv 128x128 512>512", 128, 512, 512),
-    conv("conv 256x256 256>256", 256, 256, 256),
-    conv("conv 512x512 128>128", 512, 128, 128),
+    Layer::conv("conv 128x128 512>512", 128, 512, 512),
+    Layer::conv("conv 256x256 256>256", 256, 256, 256),
+    Layer::conv("conv 512x512 128>128", 512, 128, 128),
 ];
 
 impl Layer {
+    /// A 3x3 convolution of a square picture.
+    pub const fn conv(name: &'static str, size: usize, in_c: usize, out_c: usize) -> Self {
+        let shape = Shape::Conv {
+            size,
+            up: 1,
+            stride: 1,
+            in_c,
+            out_c,
+        };
+        Self { name, shape }
+    }
+
+    /// A product of `[rows, k]` with `n` columns.
+    pub const fn linear(name: &'static str, rows: usize, k: usize, n: usize) -> Self {
+        Self::product(name, [rows, k, n], Activation::None)
+    }
+
+    const fn geglu(name: &'static str, rows: usize, k: usize, n: usize) -> Self {
+        Self::product(name, [rows, k, n], Activation::Geglu)
+    }
+
+    const fn product(name: &'static str, [rows, k, n]: [usize; 3], activation: Activation) -> Self {
+        let shape = Shape::Linear {
+            rows,
+            k,
+            n,
+            activation,
+        };
+        Self { name, shape }
+    }
+
     /// The layer with random operands, its activations in `f16`, its products in integers.
     pub fn problem(&self, random: &mut Random) -> Box<dyn Problem> {
         match self.shape {
