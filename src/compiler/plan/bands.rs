@@ -44,7 +44,7 @@ use feed::Feed;
 pub struct Bands {
     /// The least bytes of a picture for which bands are tried.
     pub least_picture: u64,
-    /// What a band's own buffers may take, if they hold more than the fewest rows.
+    /// What a band's own buffers may take, if they hold more than the fewest rows or a 24th of all.
     pub band: u64,
 }
 
@@ -54,6 +54,12 @@ impl Bands {
         least_picture: u64::MAX,
         band: 0,
     };
+
+    /// Whether a band may be of so many rows of that size, of all that there are.
+    fn may_have(&self, rows: u32, row_bytes: u64, all: u32) -> bool {
+        let fits = u64::from(rows) * row_bytes <= self.band;
+        rows < all && (fits || u64::from(rows) * u64::from(PARTS) <= u64::from(all))
+    }
 }
 
 impl Default for Bands {
@@ -68,6 +74,9 @@ impl Default for Bands {
 /// The fewest rows of a band. Bands of as many rows as this, or a multiple, of as many columns begin where a block of
 /// a norm's statistics does.
 const ROWS: u32 = 8;
+
+/// Bands are not made smaller than this part of a picture, whatever they take: each is steps of the program.
+const PARTS: u32 = 24;
 
 /// An arena that is not smaller by this part of it is not worth the steps.
 const WORTH: u64 = 64;
@@ -492,7 +501,7 @@ impl<'a> Emit<'_, 'a> {
         let code_size = if norm_op.quantized { 1 } else { size };
         let row_bytes = row * (code_size + if source.is_some() { size } else { 0 });
         let mut rows = ROWS;
-        while u64::from(2 * rows) * row_bytes <= self.bands.band && 2 * rows < p.in_h {
+        while self.bands.may_have(2 * rows, row_bytes, p.in_h) {
             rows *= 2;
         }
 

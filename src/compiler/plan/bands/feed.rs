@@ -99,7 +99,7 @@ impl Feed {
         let size = emit.activation.size() as u64;
         let row_bytes = u64::from(wide.n) * (size + u64::from(self.quantize.is_some()));
         let mut rows = ROWS;
-        while u64::from(2 * rows) * row_bytes <= emit.bands.band && 2 * rows < wide.rows {
+        while emit.bands.may_have(2 * rows, row_bytes, wide.rows) {
             rows *= 2;
         }
         let picture = |tensor: usize, columns: u32| Rows {
