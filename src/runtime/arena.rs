@@ -49,6 +49,8 @@ pub(super) struct Arena {
     layout: Layout,
     base: NonNull<u8>,
     bytes: usize,
+    /// Bytes that may be resident, from `base` on.
+    touched: usize,
     /// Whether a thread's scratch is in use.
     taken: Box<[AtomicBool]>,
     scratch_bytes: usize,
@@ -65,6 +67,11 @@ pub(super) fn whole_pages(bytes: u64) -> u64 {
     bytes
         .checked_next_multiple_of(PAGE as u64)
         .unwrap_or(u64::MAX)
+}
+
+/// Bytes that are resident, at most, of an arena of `whole` bytes while `bytes` of it are in use: huge pages end later.
+pub(super) fn resident(bytes: u64, whole: u64) -> u64 {
+    bytes.saturating_add(pages::HUGE as u64).min(whole)
 }
 
 impl Arena {
@@ -97,6 +104,7 @@ impl Arena {
             layout,
             base,
             bytes: bytes as usize,
+            touched: 0,
             taken: (0..threads).map(|_| AtomicBool::new(false)).collect(),
             scratch_bytes: scratch_bytes as usize,
         })
@@ -105,6 +113,22 @@ impl Arena {
     /// Bytes for activations.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// From now on `bytes` are used: what was touched beyond them goes back to the system, and is zero again.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        if bytes < self.touched {
+            // SAFETY: `touched` is at most the activations' bytes; nobody has a slice of them while `self` is borrowed
+            // mutably, and zeros are values of every type that they are read as.
+            unsafe { pages::zero(self.base.add(bytes).as_ptr(), self.touched - bytes) };
+        }
+        self.touched = bytes;
+    }
+
+    /// Bytes of activations that are resident at most.
+    pub(super) fn resident(&self) -> u64 {
+        resident(self.touched as u64, self.bytes as u64)
     }
 
     /// Bytes of scratch for each thread.
@@ -319,6 +343,37 @@ mod tests {
                 .all(|(i, part)| part.iter().all(|&x| usize::from(x) == i + 1))
         );
         assert!(a.iter().all(|&x| x == 1.0));
+    }
+
+    #[test]
+    fn what_is_not_kept_is_given_back() {
+        let mut arena = Arena::new(64 * PAGE as u64, 0, 0).expect("small");
+        let words = 64 * PAGE / 4;
+        arena.keep(64 * PAGE);
+        let fill = |arena: &mut Arena| {
+            let (mut claims, _) = arena.parts();
+            claims.write::<i32>(0, 4 * words).expect("free").fill(1);
+        };
+        let ones = |arena: &mut Arena| {
+            let (mut claims, _) = arena.parts();
+            let all = claims.read::<i32>(0, 4 * words).expect("free");
+            all.iter().filter(|word| **word == 1).count()
+        };
+        fill(&mut arena);
+        arena.keep(usize::MAX);
+        assert_eq!(ones(&mut arena), words, "nothing is given back");
+        assert_eq!(arena.resident(), 64 * PAGE as u64);
+        arena.keep(3 * PAGE + 100);
+        assert_eq!(arena.resident(), 64 * PAGE as u64, "a huge page may hold all");
+        let page = pages::page_bytes();
+        let kept = match cfg!(target_os = "linux") {
+            true => (3 * PAGE + 100).next_multiple_of(page).min(64 * PAGE) / 4,
+            false => words,
+        };
+        // The allocation need not begin at a page of more than 4096 bytes.
+        assert!(ones(&mut arena).abs_diff(kept) <= (page - PAGE) / 4);
+        fill(&mut arena);
+        assert_eq!(ones(&mut arena), words);
     }
 
     #[test]

@@ -82,18 +82,19 @@ pub enum RuntimeError {
     },
     /// A run cannot keep within its budget.
     #[error(
-        "{} MiB are too little: the run needs {} MiB ({} of its own, {} for the largest layer's weights, {} for the program)",
-        .ram >> 20, mebibytes(.own + .layer + .program), mebibytes(*.own), mebibytes(*.layer), mebibytes(*.program)
+        "{} MiB are too little: the run needs {} MiB ({} for activations, {} for the weights of a layer beside them, {} for the \
+         program)",
+        .ram >> 20, mebibytes(.arena + .layer + .besides), mebibytes(*.arena), mebibytes(*.layer), mebibytes(*.besides)
     )]
     Budget {
         /// The budget.
         ram: u64,
-        /// What the run allocates.
-        own: u64,
-        /// Weights of the layer that has the most of them.
+        /// Activations of the program that needs most.
+        arena: u64,
+        /// The weights of its layer that has the most of them.
         layer: u64,
-        /// What the process has besides.
-        program: u64,
+        /// The threads' scratch, and what the process has besides.
+        besides: u64,
     },
     /// The system does not give the memory.
     #[error("{bytes} bytes of memory could not be allocated")]

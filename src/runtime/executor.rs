@@ -87,8 +87,8 @@ impl Session {
         let (arena_bytes, scratch_bytes) = model.needs(programs);
         let stream = match options.ram {
             Some(ram) => {
-                let window = model.window(programs, threads, ram)?;
-                let stream = Stream::new(model, window, Reading::default());
+                let room = model.room(programs, threads, ram)?;
+                let stream = Stream::new(model, room, Reading::default());
                 Some(stream.map_err(RuntimeError::Threads)?)
             }
             None => None,
@@ -140,10 +140,11 @@ impl Session {
         })
     }
 
-    /// As under a budget that leaves so many bytes for weights, whatever else the process holds.
+    /// As under a budget that leaves so many bytes for weights beside the whole arena, whatever else the process holds.
     #[cfg(test)]
     pub(super) fn with_window(mut self, window: u64, reading: Reading) -> Self {
-        self.stream = Some(Stream::new(&self.model, window, reading).expect("a thread"));
+        let room = window + self.arena.bytes() as u64;
+        self.stream = Some(Stream::new(&self.model, room, reading).expect("a thread"));
         self
     }
 
@@ -285,6 +286,10 @@ impl<'s, 'd> Evaluation<'s, 'd> {
         if !is_own && (lanes > 1 || !norms.fit(&session.model.program(id))) {
             let program = session.model.program(id);
             return Err(unusable(&program, "norms".into(), "of another program"));
+        }
+        if session.stream.is_some() {
+            let (used, _) = session.model.needs(&[(id, lanes)]);
+            session.arena.keep(used as usize);
         }
         for (number, program) in session.model.clone().stages(id).enumerate() {
             let mut stage = StageRun {
@@ -464,7 +469,7 @@ impl StageRun<'_, '_> {
 
     fn run<O: Observer>(&mut self, observer: &mut O) -> Result<(), RuntimeError> {
         if let Some(stream) = &self.session.stream {
-            stream.begin(self.id, self.number);
+            stream.begin(self.id, self.number, self.session.arena.resident());
         }
         let result = self.steps(observer);
         if let Some(stream) = &self.session.stream {

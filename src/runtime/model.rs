@@ -329,34 +329,53 @@ impl Model {
             .unwrap_or(0)
     }
 
-    /// The least budget that running these programs keeps within: their memory, the weights of their largest layer, and what
-    /// the process has now.
+    /// The least budget that running these programs, one after the other, keeps within: the arena and the largest layer of
+    /// the one that needs most of both, the threads' scratch, and what the process has now.
     pub fn least_ram(&self, programs: &[(ProgramId, usize)], threads: NonZeroUsize) -> u64 {
-        let own = self.memory(programs, threads).allocated_bytes();
-        let program = resident_bytes().unwrap_or(USUAL) + RESERVE;
-        own.saturating_add(self.largest_layer(programs))
-            .saturating_add(program)
+        let (arena, layer) = self.tightest(programs);
+        self.besides(programs, threads)
+            .saturating_add(arena)
+            .saturating_add(layer)
     }
 
-    /// The bytes of weights that may be resident within a budget of `ram` bytes for the whole process.
-    pub(super) fn window(
+    /// What a budget of `ram` bytes for the whole process leaves for the arena, as far as a program uses it, and the weights
+    /// that are resident beside it.
+    pub(super) fn room(
         &self,
         programs: &[(ProgramId, usize)],
         threads: NonZeroUsize,
         ram: u64,
     ) -> Result<u64, RuntimeError> {
-        let own = self.memory(programs, threads).allocated_bytes();
-        let layer = self.largest_layer(programs);
-        let program = resident_bytes().unwrap_or(USUAL) + RESERVE;
-        let window = ram.checked_sub(own.saturating_add(program));
-        window
-            .filter(|window| *window >= layer)
+        let (arena, layer) = self.tightest(programs);
+        let besides = self.besides(programs, threads);
+        let room = ram.checked_sub(besides);
+        room.filter(|room| *room >= arena.saturating_add(layer))
             .ok_or(RuntimeError::Budget {
                 ram,
-                own,
+                arena,
                 layer,
-                program,
+                besides,
             })
+    }
+
+    /// Resident bytes of the arena, and the weights of the largest layer, of the program that takes most of both.
+    fn tightest(&self, programs: &[(ProgramId, usize)]) -> (u64, u64) {
+        let whole = arena::whole_pages(self.needs(programs).0);
+        let each = programs.iter().map(|(id, lanes)| {
+            let (arena, _) = self.needs(&[(*id, *lanes)]);
+            let layer = self.largest_layer(&[(*id, *lanes)]);
+            (arena::resident(arena, whole), layer)
+        });
+        each.max_by_key(|(arena, layer)| arena.saturating_add(*layer))
+            .unwrap_or((0, 0))
+    }
+
+    /// The threads' scratch, and what the process has now.
+    fn besides(&self, programs: &[(ProgramId, usize)], threads: NonZeroUsize) -> u64 {
+        let program = resident_bytes().unwrap_or(USUAL) + RESERVE;
+        self.memory(programs, threads)
+            .scratch_bytes
+            .saturating_add(program)
     }
 
     /// Bytes from one lane of a graph to the next, the same in all its stages: what is pinned stays where it is.

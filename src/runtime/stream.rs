@@ -47,8 +47,8 @@ pub(super) struct Reading {
 }
 
 struct Shared {
-    /// The most bytes of weights that are resident, whole pages counted.
-    window: u64,
+    /// The most bytes of weights and activations that are resident together, whole pages counted.
+    room: u64,
     pages: Pages,
     before: Option<Box<dyn Fn(u64) + Send + Sync>>,
     state: Mutex<State>,
@@ -59,6 +59,8 @@ struct Shared {
 struct State {
     /// The program that runs: a graph and the number of its stage.
     program: Option<(ProgramId, usize)>,
+    /// The most bytes of its weights that are resident, whole pages counted.
+    window: u64,
     /// Counts programs, so that the reader sees that another has begun.
     round: u64,
     /// Steps that have run.
@@ -74,11 +76,11 @@ struct State {
 }
 
 impl Stream {
-    /// A stream of `model`'s weights, of which at most `window` bytes are resident.
-    pub(super) fn new(model: &Model, window: u64, reading: Reading) -> io::Result<Self> {
+    /// A stream of `model`'s weights, of which at most `room` bytes are resident together with the arena.
+    pub(super) fn new(model: &Model, room: u64, reading: Reading) -> io::Result<Self> {
         let weights = model.package().weights();
         let shared = Arc::new(Shared {
-            window,
+            room,
             pages: match reading.page {
                 Some(size) => Pages::with_size(weights, size),
                 None => Pages::of(weights),
@@ -100,9 +102,11 @@ impl Stream {
         })
     }
 
-    /// A program begins: the stage of that number of a graph. What the one before has left is let go first.
-    pub(super) fn begin(&self, id: ProgramId, stage: usize) {
+    /// A program begins: the stage of that number of a graph, with so many bytes of activations. What the one before has left
+    /// is let go first.
+    pub(super) fn begin(&self, id: ProgramId, stage: usize, arena_bytes: u64) {
         let mut state = self.shared.lock();
+        state.window = self.shared.room.saturating_sub(arena_bytes);
         state.program = Some((id, stage));
         state.round += 1;
         (state.left, state.ready) = (0, 0);
@@ -295,7 +299,7 @@ impl Shared {
         loop {
             let mut state = self.lock();
             loop {
-                let room = |parts: &Parts| resident == 0 || resident + held(parts) <= self.window;
+                let room = |parts: &Parts| resident == 0 || resident + held(parts) <= state.window;
                 if state.round != round {
                     drop(state);
                     (behind..ahead).for_each(|index| _ = let_go(index, ahead));

@@ -127,11 +127,35 @@ impl Pages {
     }
 }
 
+/// Gives the whole pages of `len` bytes from `start` on back to the system. Where the system takes them, they are zero at the next
+/// access; the bytes around them, or all where it does not, stay as they are.
+///
+/// # Safety
+/// The memory is a private, anonymous allocation of the caller's, to which there is no reference.
+pub(in crate::runtime) unsafe fn zero(start: *mut u8, len: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let page = page_bytes();
+        let first = start.addr().next_multiple_of(page);
+        let last = (start.addr() + len) & !(page - 1);
+        if first < last {
+            // SAFETY: whole pages of the caller's memory, which nobody refers to.
+            unsafe {
+                let first_page = start.add(first - start.addr());
+                libc::madvise(first_page.cast(), last - first, libc::MADV_DONTNEED);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, len);
+}
+
+/// The huge page of most systems.
+pub(in crate::runtime) const HUGE: usize = 2 << 20;
+
 /// Asks for huge pages where `len` bytes from `start` on are large enough for them: fewer entries for the processor to look
 /// up. The memory is the caller's. Advice: a system without them changes nothing.
 pub(in crate::runtime) fn advise_huge(start: *mut u8, len: usize) {
-    /// The huge page of most systems.
-    const HUGE: usize = 2 << 20;
     #[cfg(target_os = "linux")]
     {
         let page = page_bytes();
@@ -146,7 +170,7 @@ pub(in crate::runtime) fn advise_huge(start: *mut u8, len: usize) {
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (start, len, HUGE);
+    let _ = (start, len);
 }
 
 #[cfg(test)]
