@@ -181,7 +181,7 @@ impl Screen {
             if self.scaled.size != size {
                 self.scaled = Image {
                     size,
-                    pixels: lanczos(&picture.pixels, 3, picture.size, part, size),
+                    pixels: lanczos(&picture.pixels, 3, picture.size, part, size).into_owned(),
                 };
             }
             let at = ((room.0 - size.0) as i32 / 2, (room.1 - size.1) as i32 / 2);
@@ -192,7 +192,7 @@ impl Screen {
             let share = if is_alone { 1 } else { PREVIEW_SHARE };
             let most = ((room.0 / share).max(1), (room.1 / share).max(1));
             let (size, part) = fitted(preview.size, most, Fit::Contain);
-            let pixels = lanczos(&preview.pixels, 3, preview.size, part, size);
+            let pixels = lanczos(&preview.pixels, 3, preview.size, part, size).into_owned();
             let at = match is_alone {
                 true => ((room.0 - size.0) as i32 / 2, (room.1 - size.1) as i32 / 2),
                 false => {

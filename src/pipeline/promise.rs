@@ -112,13 +112,14 @@ impl Kiln {
     /// The decoder's planes and the picture's pixels, or those of a tile with a row of tiles; the picture to begin with as
     /// bytes, with its mask, and as planes.
     fn picture(&self, settings: &Settings, pass: &Pass) -> Result<u64, Error> {
-        let (width, height) = pass.size;
+        let size = pass.size;
+        let (width, height) = size;
         let area = u64::from(width) * u64::from(height);
         let decoder = self.model.program(pass.programs.decoder);
         let (planes, _) = sizes(&self.output(pass.programs.decoder, "sample")?);
         let mut decoded = 4 * planes as u64 + 3 * area;
         let mut encoded = area;
-        if (decoder.width(), decoder.height()) != pass.size {
+        if (decoder.width(), decoder.height()) != size {
             let (latents, _) = sizes(&self.input(pass.programs.decoder, "latents")?);
             let row = 12 * u64::from(width) * u64::from(decoder.height());
             decoded += row + 4 * latents as u64;
@@ -130,6 +131,7 @@ impl Kiln {
         let own = u64::from(init.picture.width()) * u64::from(init.picture.height());
         let canvas = match init.mask {
             Some(_) => 5 * area + 2 * own,
+            None if (init.picture.width(), init.picture.height()) == size => 0,
             None => 3 * area,
         };
         // Put back, it is there as it was and as it becomes.

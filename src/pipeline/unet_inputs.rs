@@ -62,7 +62,7 @@ impl Kiln {
         &self,
         session: &mut Session,
         programs: &Programs,
-        canvas: Option<&Canvas>,
+        canvas: Option<&Canvas<'_>>,
         guidance_scale: f32,
         noise: &mut Noise,
     ) -> Result<UnetInputs, Error> {

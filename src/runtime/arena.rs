@@ -364,7 +364,11 @@ mod tests {
         assert_eq!(ones(&mut arena), words, "nothing is given back");
         assert_eq!(arena.resident(), 64 * PAGE as u64);
         arena.keep(3 * PAGE + 100);
-        assert_eq!(arena.resident(), 64 * PAGE as u64, "a huge page may hold all");
+        assert_eq!(
+            arena.resident(),
+            64 * PAGE as u64,
+            "a huge page may hold all"
+        );
         let page = pages::page_bytes();
         let kept = match cfg!(target_os = "linux") {
             true => (3 * PAGE + 100).next_multiple_of(page).min(64 * PAGE) / 4,

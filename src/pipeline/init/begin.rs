@@ -13,7 +13,7 @@ use super::Canvas;
 pub(in crate::pipeline) enum Source<'a> {
     Nothing,
     /// A picture, to be encoded.
-    Canvas(&'a Canvas),
+    Canvas(&'a Canvas<'a>),
     /// Latents, scaled.
     Latents(Vec<f32>),
 }

@@ -1,13 +1,15 @@
 //! A picture in the size that is drawn, and what is drawn back into the picture.
 
+use std::borrow::Cow;
+
 use super::{Init, Resize};
 use crate::pipeline::picture::{Box4, Raster, lanczos, mixed};
 
 /// A picture in the size that is drawn.
-pub(in crate::pipeline) struct Canvas {
+pub(in crate::pipeline) struct Canvas<'a> {
     size: (u32, u32),
-    /// RGB, `[height, width, 3]`.
-    pixels: Vec<u8>,
+    /// RGB, `[height, width, 3]`. Those that were given where they have the size: a large picture is there once.
+    pixels: Cow<'a, [u8]>,
     masked: Option<Masked>,
 }
 
@@ -27,9 +29,9 @@ enum Place {
     Part(Raster, [u32; 4]),
 }
 
-impl Canvas {
+impl<'a> Canvas<'a> {
     /// The picture of `init`, which is checked, in the size.
-    pub(in crate::pipeline) fn new(init: &Init, size: (u32, u32)) -> Self {
+    pub(in crate::pipeline) fn new(init: &'a Init, size: (u32, u32)) -> Self {
         let picture = &init.picture;
         let own = (picture.width(), picture.height());
         let Some(mask) = &init.mask else {
@@ -47,25 +49,27 @@ impl Canvas {
             let part = shaped(around(&touched, own, padding), own, size);
             let [left, top, width, height] = part.map(f64::from);
             let part_box = [left, top, left + width, top + height];
-            let cut = |pixels: &[u8], channels| lanczos(pixels, channels, own, part_box, size);
             return Self {
                 size,
-                pixels: cut(picture.pixels(), 3),
+                pixels: lanczos(picture.pixels(), 3, own, part_box, size),
                 masked: Some(Masked {
-                    repainted: cut(&hard, 1).iter().map(|&x| x >= 128).collect(),
+                    repainted: lanczos(&hard, 1, own, part_box, size)
+                        .iter()
+                        .map(|&x| x >= 128)
+                        .collect(),
                     place: Place::Part(picture.clone(), part),
                     shares: soft,
                 }),
             };
         }
-        let fitted = |pixels: &[u8], channels| fit(pixels, channels, own, size, init.resize);
+        let fitted = |pixels| fit(pixels, 1, own, size, init.resize);
         Self {
             size,
-            pixels: fitted(picture.pixels(), 3),
+            pixels: fit(picture.pixels(), 3, own, size, init.resize),
             masked: Some(Masked {
-                repainted: fitted(&hard, 1).iter().map(|&x| x >= 128).collect(),
+                repainted: fitted(&hard).iter().map(|&x| x >= 128).collect(),
                 place: Place::Canvas,
-                shares: fitted(&soft, 1),
+                shares: fitted(&soft).into_owned(),
             }),
         }
     }
@@ -76,9 +80,13 @@ impl Canvas {
         own: (u32, u32),
         size: (u32, u32),
     ) -> Self {
+        let pixels = match fit(&pixels, 3, own, size, Resize::Stretch) {
+            Cow::Owned(other) => other,
+            Cow::Borrowed(_) => pixels,
+        };
         Self {
             size,
-            pixels: fit(&pixels, 3, own, size, Resize::Stretch),
+            pixels: pixels.into(),
             masked: None,
         }
     }
@@ -139,7 +147,7 @@ impl Canvas {
         };
         match &masked.place {
             Place::Canvas => {
-                let mut pixels = self.pixels.clone();
+                let mut pixels = self.pixels.to_vec();
                 lay_over(&mut pixels, drawn.as_chunks::<3>().0, &masked.shares, 0..);
                 (self.size, pixels)
             }
@@ -173,14 +181,14 @@ fn lay_over(
     }
 }
 
-/// A picture in another size.
+/// A picture in another size; as it is, if that is its own.
 fn fit(
     pixels: &[u8],
     channels: usize,
     own: (u32, u32),
     size: (u32, u32),
     resize: Resize,
-) -> Vec<u8> {
+) -> Cow<'_, [u8]> {
     let (own_width, own_height) = (f64::from(own.0), f64::from(own.1));
     let (width, height) = (f64::from(size.0), f64::from(size.1));
     let whole = [0.0, 0.0, own_width, own_height];
@@ -202,7 +210,7 @@ fn fit(
                     out.extend_from_slice(&small[at..at + channels]);
                 }
             }
-            out
+            out.into()
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Not by a crate: those that have this filter take the host's sine, which differs from machine to machine.
 
 use core::f64::consts::PI;
+use std::borrow::Cow;
 
 /// Bits of a coefficient after the point.
 const PRECISION: u32 = 22;
@@ -14,24 +15,24 @@ pub(crate) type Box4 = [f64; 4];
 
 /// A part of a picture in another size, by a Lanczos filter of three lobes: Pillow's `resize(size, LANCZOS, box)` of 8 bits,
 /// which diffusers and the WebUI take. Columns first, then rows, in integers. `pixels` is `[height, width, channels]`.
-pub(crate) fn lanczos(
-    pixels: &[u8],
+pub(crate) fn lanczos<'p>(
+    pixels: &'p [u8],
     channels: usize,
     (width, height): (u32, u32),
     part: Box4,
     (out_width, out_height): (u32, u32),
-) -> Vec<u8> {
+) -> Cow<'p, [u8]> {
     let [left, top, right, bottom] = part;
     let whole = |from: f64, to: f64, len: u32| from == 0.0 && to == f64::from(len);
-    let mut rows = pixels.to_vec();
+    let mut rows = Cow::Borrowed(pixels);
     if out_width != width || !whole(left, right, width) {
         let filters = filters(width, left, right, out_width);
-        rows = along(&rows, channels, width as usize * channels, &filters);
+        rows = Cow::Owned(along(&rows, channels, width as usize * channels, &filters));
     }
     let row = out_width as usize * channels;
     if out_height != height || !whole(top, bottom, height) {
         let filters = filters(height, top, bottom, out_height);
-        rows = along(&rows, row, rows.len(), &filters);
+        rows = Cow::Owned(along(&rows, row, rows.len(), &filters));
     }
     rows
 }
