@@ -88,7 +88,11 @@ impl Session {
         let stream = match options.ram {
             Some(ram) => {
                 let room = model.room(programs, threads, ram)?;
-                let stream = Stream::new(model, room, Reading::default());
+                let reading = Reading {
+                    cached: model.cached(programs, threads, ram),
+                    ..Reading::default()
+                };
+                let stream = Stream::new(model, room, reading);
                 Some(stream.map_err(RuntimeError::Threads)?)
             }
             None => None,

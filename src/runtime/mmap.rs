@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 64;
 pub(super) struct Mapped {
     package: Package<'static>,
     /// Keeps the bytes where they are; `None` for embedded ones.
-    mapping: Option<Mmap>,
+    mapping: Option<(Mmap, File)>,
 }
 
 impl Mapped {
@@ -40,7 +40,7 @@ impl Mapped {
         let package = open(bytes, origin)?;
         Ok(Mapped {
             package,
-            mapping: Some(mapping),
+            mapping: Some((mapping, file)),
         })
     }
 
@@ -57,9 +57,16 @@ impl Mapped {
 
     /// The addresses of the file's mapping; `None` for embedded bytes.
     pub(super) fn addresses(&self) -> Option<std::ops::Range<usize>> {
-        let mapping = self.mapping.as_ref()?;
+        let (mapping, _) = self.mapping.as_ref()?;
         let start = mapping.as_ptr().addr();
         Some(start..start + mapping.len())
+    }
+
+    /// The file, and where in it `bytes` of the package begin; `None` for embedded ones.
+    pub(super) fn place(&self, bytes: &[u8]) -> Option<(&File, u64)> {
+        let (mapping, file) = self.mapping.as_ref()?;
+        let offset = bytes.as_ptr().addr().checked_sub(mapping.as_ptr().addr())?;
+        Some((file, offset as u64))
     }
 
     /// The package, for as long as it is mapped.

@@ -11,7 +11,8 @@ use super::arena;
 use super::error::Shape;
 use super::mmap::Mapped;
 use super::norms::NormMoments;
-use super::os::memory::resident_bytes;
+use super::os::memory::{available_bytes, resident_bytes};
+use super::os::pages;
 use super::weights::Verified;
 use super::{RuntimeError, ports, stream};
 
@@ -20,6 +21,8 @@ const USUAL: u64 = 24 << 20;
 /// Bytes that a run under a budget leaves free: code and stacks that are first touched during the run, the block of the
 /// weights that is checked beyond a step's own, and the picture's file.
 const RESERVE: u64 = 6 << 20;
+/// What the system keeps of other files while a run goes on.
+const MARGIN: u64 = 32 << 20;
 
 /// A package at its place in memory, with the kernels chosen for this computer. Clones share it.
 #[derive(Clone)]
@@ -356,6 +359,34 @@ impl Model {
                 layer,
                 besides,
             })
+    }
+
+    /// Of the weights, the bytes from their beginning on that the system can keep of the file from one step to the next, beside a
+    /// run with a budget of `ram` bytes. Where it cannot keep all, it would, left to itself, keep what was read last: by
+    /// the time that is read again, it is gone, and what was read ahead has gone for it.
+    pub(super) fn cached(
+        &self,
+        programs: &[(ProgramId, usize)],
+        threads: NonZeroUsize,
+        ram: u64,
+    ) -> u64 {
+        let weights = self.package().weights().len() as u64;
+        let Some(available) = available_bytes() else {
+            return weights;
+        };
+        let (arena, _) = self.tightest(programs);
+        let others = self.besides(programs, threads).saturating_add(arena);
+        match available.saturating_sub(others) >= weights.saturating_add(MARGIN) {
+            true => weights,
+            false => available.saturating_sub(ram) / 4 * 3,
+        }
+    }
+
+    /// Has the system forget what it has of a part of the file's weights.
+    pub(super) fn forget(&self, (begin, end): (u64, u64)) {
+        if let Some((file, offset)) = self.shared.mapped.place(self.package().weights()) {
+            pages::forget(file, offset + begin, end - begin);
+        }
     }
 
     /// Resident bytes of the arena, and the weights of the largest layer, of the program that takes most of both.

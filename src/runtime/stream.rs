@@ -37,16 +37,29 @@ pub(super) struct Stream {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What a test changes of how weights are read.
-#[derive(Default)]
+/// How weights are read.
 pub(super) struct Reading {
+    /// The system may keep the file's pages of the weights before this one from one step to the next.
+    pub(super) cached: u64,
     /// The size of pages; the system's if `None`.
     pub(super) page: Option<usize>,
     /// Is told how many bytes are about to be read.
     pub(super) before: Option<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            cached: u64::MAX,
+            page: None,
+            before: None,
+        }
+    }
+}
+
 struct Shared {
+    /// As in [`Reading`].
+    cached: u64,
     /// The most bytes of weights and activations that are resident together, whole pages counted.
     room: u64,
     pages: Pages,
@@ -80,6 +93,7 @@ impl Stream {
     pub(super) fn new(model: &Model, room: u64, reading: Reading) -> io::Result<Self> {
         let weights = model.package().weights();
         let shared = Arc::new(Shared {
+            cached: reading.cached,
             room,
             pages: match reading.page {
                 Some(size) => Pages::with_size(weights, size),
@@ -183,6 +197,9 @@ struct Parts {
 /// How far from one band of a picture the next reads the same weights, in steps, or farther.
 const NEAR: usize = 16;
 
+/// The largest block of pages that the system keeps together.
+const BLOCK: u64 = 4 << 20;
+
 /// No operator has more operands.
 const MAX_PARTS: usize = 16;
 
@@ -257,7 +274,7 @@ impl Shared {
                     seen = state.round;
                     drop(state);
                     if let Some(program) = model.stages(id).nth(stage) {
-                        self.follow(seen, &program, model.package().weights());
+                        self.follow(seen, &program, model);
                     }
                     state = self.lock();
                 }
@@ -271,8 +288,9 @@ impl Shared {
     }
 
     /// Brings and lets go until the round is over.
-    fn follow(&self, round: u64, program: &Program<'_>, weights: &[u8]) {
+    fn follow(&self, round: u64, program: &Program<'_>, model: &Model) {
         let pages = self.pages;
+        let weights = model.package().weights();
         let parts_of = |index: usize| {
             let step = program.step(index);
             step.map(|step| Parts::of(&step, pages.size()))
@@ -291,6 +309,10 @@ impl Shared {
             };
             for part in parts.iter().filter(|part| !wanted(*part)) {
                 pages.let_go(slice(part));
+                if part.0 >= self.cached {
+                    // Of what the system keeps in blocks, one that an earlier part has ended in can go now.
+                    model.forget((part.0.saturating_sub(BLOCK).max(self.cached), part.1));
+                }
             }
             held(&parts)
         };

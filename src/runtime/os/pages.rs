@@ -127,6 +127,23 @@ impl Pages {
     }
 }
 
+/// Tells the system that it need not keep what it has of a part of a file that nobody has mapped. Advice: that it is not taken
+/// changes nothing.
+pub(in crate::runtime) fn forget(file: &std::fs::File, offset: u64, bytes: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        if let (Ok(offset), Ok(bytes)) = (offset.try_into(), bytes.try_into()) {
+            // SAFETY: advice about an open file.
+            unsafe {
+                libc::posix_fadvise(file.as_raw_fd(), offset, bytes, libc::POSIX_FADV_DONTNEED)
+            };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, bytes);
+}
+
 /// Gives the whole pages of `len` bytes from `start` on back to the system. Where the system takes them, they are zero at the next
 /// access; the bytes around them, or all where it does not, stay as they are.
 ///
@@ -171,6 +188,21 @@ pub(in crate::runtime) fn advise_huge(start: *mut u8, len: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (start, len);
+}
+
+/// Bytes of a file that the system has in memory, whole pages counted.
+#[cfg(all(test, target_os = "linux"))]
+pub(in crate::runtime) fn in_memory(file: &std::fs::File) -> usize {
+    // SAFETY: nobody changes the file.
+    let mapping = unsafe { memmap2::MmapOptions::new().map_copy_read_only(file) }.expect("mapped");
+    let mut pages = vec![0u8; mapping.len().div_ceil(page_bytes())];
+    let start = mapping.as_ptr().cast_mut().cast();
+    // SAFETY: the vector has a byte for each page of the mapping.
+    assert_eq!(
+        unsafe { libc::mincore(start, mapping.len(), pages.as_mut_ptr()) },
+        0
+    );
+    pages.iter().filter(|page| **page & 1 == 1).count() * page_bytes()
 }
 
 #[cfg(test)]

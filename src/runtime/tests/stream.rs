@@ -109,6 +109,43 @@ fn a_budget_changes_no_bit_and_reads_each_byte_once() {
     }
 }
 
+/// Where the system cannot keep all of a file, it is told what not to keep.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_kept_of_the_file_is_forgotten() {
+    use crate::runtime::os::pages;
+
+    let build = chain();
+    let bytes = package(vec![build.program], &build.weights);
+    // On a disk: what is in memory only cannot be forgotten.
+    let program = std::env::current_exe().expect("this program");
+    let folder = program.parent().expect("a folder");
+    let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temporary file");
+    file.write_all(&bytes).expect("room");
+    file.as_file().sync_all().expect("synced");
+    let model = Model::open(file.path()).expect("a valid package");
+    let all = model.package().weights().len();
+    let mut expected = None;
+    for cached in [u64::MAX, all as u64 / 2, 0] {
+        let which = Reading {
+            cached,
+            ..Reading::default()
+        };
+        let mut session = reading(&model, &options(None), which);
+        let numbers = run(&mut session, &mut Silent).expect("valid");
+        drop(session);
+        assert_eq!(*expected.get_or_insert_with(|| numbers.clone()), numbers);
+        let left = pages::in_memory(file.as_file());
+        let kept = usize::try_from(cached).unwrap_or(all).min(all);
+        // The system keeps pages in blocks, and those that hold other parts of the file stay.
+        let around = (bytes.len() - all) + all / 5;
+        assert!(
+            (kept..=kept + around).contains(&left),
+            "{left} bytes, {kept} are to be kept"
+        );
+    }
+}
+
 /// A system with larger pages lets go of them, and brings them, whole.
 #[test]
 fn pages_of_every_size_change_no_bit() {
@@ -120,10 +157,9 @@ fn pages_of_every_size_change_no_bit() {
     let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
     let expected = run(free, &mut Silent).expect("a valid program");
     for page in [4 << 10, 16 << 10, 64 << 10] {
-        let before = None;
         let pages = Reading {
             page: Some(page),
-            before,
+            ..Reading::default()
         };
         let mut session = reading(&model, &options(None), pages);
         for _ in 0..2 {
@@ -155,8 +191,8 @@ fn reading_goes_on_while_a_step_computes() {
     let model = chain().model();
     let (sender, receiver) = mpsc::channel();
     let told = Reading {
-        page: None,
         before: Some(Box::new(move |_| _ = sender.send(()))),
+        ..Reading::default()
     };
     let mut session = reading(&model, &options(None), told);
     run(&mut session, &mut Waits(receiver)).expect("valid");
@@ -170,10 +206,10 @@ fn a_slow_disk_is_waited_for() {
     let free = &mut Session::new(&model, &[(first(&model), 1)], &options(None)).expect("room");
     let expected = run(free, &mut Silent).expect("a valid program");
     let slow = Reading {
-        page: None,
         before: Some(Box::new(|bytes| {
             std::thread::sleep(Duration::from_secs_f64(bytes as f64 / RATE));
         })),
+        ..Reading::default()
     };
     let mut session = reading(&model, &options(None), slow);
     for round in 1..=2 {
