@@ -201,6 +201,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
             operands,
             name: op.name().to_lowercase(),
             per_chunk: false,
+            joined: false,
         });
     }
     let port = |name: &str, operand: Operand| PortRecord {
@@ -221,6 +222,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
         arena_bytes: end,
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,
+        shared_bytes: 0,
         max_chunks: 1,
         inputs: vec![port("sample", Operand::arena(DType::F16, 0, picture))],
         outputs: vec![port("out_sample", x)],

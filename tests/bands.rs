@@ -213,7 +213,7 @@ fn run(
     let model = Model::open(file.path()).expect("a valid package");
     let model = model.with_isa(isa).expect("one of this machine's");
     let (id, program) = model.programs().next().expect("one program");
-    let (arena, bound) = (program.arena_bytes(), program.bound_bytes());
+    let (arena, bound) = (program.arena_bytes(), program.bound_bytes(1));
     assert!(bound <= arena, "{bound} of {arena}");
     let ops = program.steps().map(|step| step.op().name()).collect();
     let options = SessionOptions {

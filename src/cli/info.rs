@@ -75,7 +75,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
                 "steps": program.len(),
                 "macs": layers::macs(&program, 1),
                 "arena_bytes": model.stages(id).map(|program| program.arena_bytes()).max(),
-                "bound_bytes": model.stages(id).map(|program| program.bound_bytes()).max(),
+                "bound_bytes": model.stages(id).map(|program| program.bound_bytes(1)).max(),
                 "thread_scratch_bytes": model.stages(id).map(|program| program.thread_scratch_bytes()).max(),
                 "pinned_bytes": program.pinned_bytes(),
                 "max_chunks": program.max_chunks(),
@@ -139,7 +139,7 @@ fn stage_json(program: &Program<'_>) -> Value {
         "steps": program.len(),
         "macs": layers::macs(program, 1),
         "arena_bytes": program.arena_bytes(),
-        "bound_bytes": program.bound_bytes(),
+        "bound_bytes": program.bound_bytes(1),
         "hoisted": names,
     })
 }
@@ -220,7 +220,7 @@ fn as_text(model: &Model, card: &Value) -> String {
                 stage.len(),
                 layers::macs(&stage, 1) as f64 / 1e9,
                 megabytes(stage.arena_bytes()),
-                megabytes(stage.bound_bytes()),
+                megabytes(stage.bound_bytes(1)),
             );
         }
         if staged {

@@ -159,6 +159,7 @@ impl Parts {
             arena_bytes: arena.0,
             thread_scratch_bytes: 1 << 18,
             pinned_bytes: 0,
+            shared_bytes: 0,
             max_chunks: 1,
             inputs,
             outputs,
@@ -357,6 +358,7 @@ fn step(op: Op, name: &str, operands: &[Operand]) -> StepRecord {
         operands: operands.to_vec(),
         name: name.into(),
         per_chunk: false,
+        joined: false,
     }
 }
 

@@ -37,6 +37,7 @@ fn step(op: Op, offsets: &[(usize, u64)], name: &str) -> StepRecord {
         operands,
         name: name.to_owned(),
         per_chunk: name.ends_with('*'),
+        joined: false,
     }
 }
 
@@ -51,6 +52,7 @@ fn staged() -> PackageWriter {
         arena_bytes,
         thread_scratch_bytes: 0,
         pinned_bytes: PINNED,
+        shared_bytes: 0,
         max_chunks: if stage == Stage::Timestep { 1 } else { CHUNKS },
         inputs,
         outputs,
