@@ -77,6 +77,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
                 "arena_bytes": model.stages(id).map(|program| program.arena_bytes()).max(),
                 "bound_bytes": model.stages(id).map(|program| program.bound_bytes(1)).max(),
                 "thread_scratch_bytes": model.stages(id).map(|program| program.thread_scratch_bytes()).max(),
+                "two_lanes": two_lanes(model, id),
                 "pinned_bytes": program.pinned_bytes(),
                 "max_chunks": program.max_chunks(),
                 "inputs": ports(model.inputs(id)),
@@ -116,6 +117,13 @@ fn as_json(model: &Model, card: &Value) -> Value {
         "threads": SessionOptions::default().thread_count(),
         "isa": model.isa().name(),
     })
+}
+
+/// What guidance takes of a UNet.
+fn two_lanes(model: &Model, id: ProgramId) -> Option<Value> {
+    let unet = model.program(id).graph() == GraphKind::Unet;
+    let (arena, bound) = lanes(model, id, 2);
+    unet.then(|| json!({ "arena_bytes": arena, "bound_bytes": bound }))
 }
 
 fn memory_json(memory: &MemoryPlan) -> Value {
@@ -223,6 +231,16 @@ fn as_text(model: &Model, card: &Value) -> String {
                 megabytes(stage.bound_bytes(1)),
             );
         }
+        if program.graph() == GraphKind::Unet {
+            let (arena, bound) = lanes(model, id, 2);
+            let _ = writeln!(
+                text,
+                "{:<42} {:>10} {:>10}",
+                "  in two lanes, with guidance",
+                megabytes(arena),
+                megabytes(bound),
+            );
+        }
         if staged {
             text.push_str(&hoisted(model, id));
         }
@@ -232,6 +250,15 @@ fn as_text(model: &Model, card: &Value) -> String {
     }
     text.push_str(&ceilings::as_text(model));
     text
+}
+
+/// The arena of so many lanes of a graph, all its stages, and the bound of it.
+fn lanes(model: &Model, id: ProgramId, lanes: u64) -> (u64, u64) {
+    let most = |of: &dyn Fn(Program<'_>) -> u64| model.stages(id).map(of).max().unwrap_or(0);
+    let own = most(&|stage| stage.lane_bytes());
+    let shared = most(&|stage| stage.shared_bytes());
+    let bound = most(&|stage| stage.bound_bytes(lanes));
+    (lanes * own + shared, bound)
 }
 
 /// What the stages before the steps take from every evaluation.

@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use crate::format::ALIGNMENT;
 use crate::op::Role;
-use crate::program::Program;
+use crate::program::{Ports, Program};
 use crate::{Operand, Space};
 
 /// A part of an arena and the steps during which it holds something.
@@ -67,11 +67,23 @@ impl Program<'_> {
             live[buffer.first..=buffer.last].iter_mut().for_each(add);
             across[buffer.first..buffer.last].iter_mut().for_each(add);
         }
+        // A lane that has not begun holds its inputs, and one that has ended its outputs.
+        let ports = |ports: Ports| -> u64 {
+            let own = ports.filter(|port| port.offset >= self.pinned_bytes());
+            own.fold(0, |sum, port| {
+                sum.saturating_add(port.bytes.next_multiple_of(ALIGNMENT))
+            })
+        };
+        let inputs = ports(self.inputs());
+        if let Some(last) = across.last_mut() {
+            *last = ports(self.outputs());
+        }
         let most = self.turns().map(|turn| {
             let most = live[turn.steps.clone()].iter().copied().max().unwrap_or(0);
             let waiting = match turn.apart {
                 true => {
-                    let older = turn.steps.start.checked_sub(1).map_or(0, |step| across[step]);
+                    let older = turn.steps.start.checked_sub(1);
+                    let older = older.map_or(inputs, |step| across[step]);
                     older.max(across[turn.steps.end - 1])
                 }
                 false => most,

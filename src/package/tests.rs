@@ -14,6 +14,7 @@ mod damage;
 mod lies;
 mod operators;
 mod stages;
+mod turns;
 
 /// Fills every slot that may be filled, one after the other from offset 0 of its space.
 fn fill(op: Op, dtype: DType) -> Vec<Operand> {

@@ -57,7 +57,7 @@ pub struct Shared {
 
 impl Shared {
     /// An arena of which nothing is shared.
-    fn nothing(arena: Arena, steps: usize) -> Self {
+    pub(super) fn nothing(arena: Arena, steps: usize) -> Self {
         Shared {
             own: arena.bytes,
             arena,
@@ -225,10 +225,12 @@ fn place_shared(lifetimes: &[Lifetime], may: &[bool], bound: u64) -> (Arena, u64
         for (i, offset) in others.iter().zip(of_others) {
             fixed[*i] = Some(offset);
         }
-        for order in &orders {
-            let (bytes, offsets) = place_above(lifetimes, &fixed, border, order);
-            if bytes.saturating_add(border) < best.0.saturating_add(best.1) {
-                best = (bytes, border, offsets);
+        for border in borders(lifetimes, &fixed, border, &orders) {
+            for order in &orders {
+                let (bytes, offsets) = place_above(lifetimes, &fixed, border, order);
+                if bytes.saturating_add(border) < best.0.saturating_add(best.1) {
+                    best = (bytes, border, offsets);
+                }
             }
         }
     }
@@ -239,6 +241,28 @@ fn place_shared(lifetimes: &[Lifetime], may: &[bool], bound: u64) -> (Arena, u64
         bound,
     };
     (arena, border)
+}
+
+/// Where what is shared may begin: above all that has a place, or a little higher, so that a buffer that would reach across
+/// has room in a gap below.
+fn borders(
+    lifetimes: &[Lifetime],
+    fixed: &[Option<u64>],
+    lowest: u64,
+    orders: &[Vec<usize>],
+) -> Vec<u64> {
+    let mut borders = vec![lowest];
+    for order in orders {
+        let (_, offsets) = place_above(lifetimes, fixed, 0, order);
+        let ends = lifetimes.iter().zip(offsets).filter_map(|(life, offset)| {
+            let end = offset + life.padded();
+            (offset < lowest && end > lowest).then_some(end)
+        });
+        borders.extend(ends);
+    }
+    borders.sort_unstable();
+    borders.dedup();
+    borders
 }
 
 /// Places the buffers without a place, in that order, each at the lowest gap, none across the border. Returns the size of
