@@ -91,7 +91,9 @@ fn run(model: &Model, graph: &Graph, lanes: usize, options: &SessionOptions) -> 
         let mut outputs = evaluation.run(&mut Silent).expect("a valid program");
         let read = |lane| {
             let mut out = vec![0.0; taken.iter().product()];
-            outputs.read(lane, "out_sample", &mut out).expect("its output");
+            outputs
+                .read(lane, "out_sample", &mut out)
+                .expect("its output");
             out.into_iter().map(f32::to_bits).collect()
         };
         found = (0..lanes).map(read).collect();
@@ -149,7 +151,10 @@ fn lanes_that_share_give_the_bits_of_lanes_that_do_not() {
             for count in [1, 2, 3] {
                 for lanes in [1, 2] {
                     let found = run(&model, &graph, lanes, &threads(count));
-                    assert!(found == expected[..lanes], "{precision} {isa:?} {count} {lanes}");
+                    assert!(
+                        found == expected[..lanes],
+                        "{precision} {isa:?} {count} {lanes}"
+                    );
                 }
             }
         }

@@ -173,7 +173,10 @@ impl Observer for Measured {
         count(&mut self.stages, step.stage.name(), &step, processor);
         count(&mut self.kinds, &kind, &step, processor);
         // Where lanes take turns, a step is seen once for each.
-        let seen = self.steps.iter().position(|seen| *seen == (step.stage, step.index));
+        let seen = self
+            .steps
+            .iter()
+            .position(|seen| *seen == (step.stage, step.index));
         let at = seen.unwrap_or_else(|| {
             self.steps.push((step.stage, step.index));
             self.layers.push(Kind::new(layer));

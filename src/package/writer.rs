@@ -11,8 +11,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use crate::crc::{Crc32c, crc32c};
 use crate::error::PackageError;
 use crate::format::{
-    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, JOINED, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES, VERSION,
-    WEIGHTS_ALIGNMENT, section,
+    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, JOINED, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES,
+    VERSION, WEIGHTS_ALIGNMENT, section,
 };
 use crate::op::Op;
 use crate::{DType, GraphKind, Layout, Operand, Stage, validate};

@@ -70,7 +70,13 @@ impl Build {
         self.add(Op::Quantize { per_row }, &[Some(x), None])
     }
 
-    pub fn conv(&mut self, x: ValueId, out: usize, double: bool, residual: Option<ValueId>) -> ValueId {
+    pub fn conv(
+        &mut self,
+        x: ValueId,
+        out: usize,
+        double: bool,
+        residual: Option<ValueId>,
+    ) -> ValueId {
         let (shape, channels) = (self.graph.shape(x).to_vec(), self.channels(x));
         let x = self.quantized(x, false);
         let weight = self.weight(&[out, channels, 3, 3], 0.0);

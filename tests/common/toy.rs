@@ -287,7 +287,9 @@ impl Parts {
         if self.in_turns {
             let unet = self.programs.last_mut().expect("just pushed");
             unet.shared_bytes = arena.0 - own;
-            unet.steps[..2].iter_mut().for_each(|step| step.joined = true);
+            unet.steps[..2]
+                .iter_mut()
+                .for_each(|step| step.joined = true);
         }
     }
 

@@ -104,16 +104,18 @@ pub fn assign(
     let mut last: Vec<Option<usize>> = vec![None; graph.value_count()];
     for (step, lowered) in steps.iter().enumerate() {
         let weight = lowered.node.input("weight");
-        reads.push(match weight.filter(|id| graph.value(*id).weight().is_some()) {
-            Some(weight) => Reads {
-                bytes: lowered
-                    .required(graph, "weight")?
-                    .bytes(activation)
-                    .unwrap_or(u64::MAX),
-                before: last[weight.index()].replace(step),
+        reads.push(
+            match weight.filter(|id| graph.value(*id).weight().is_some()) {
+                Some(weight) => Reads {
+                    bytes: lowered
+                        .required(graph, "weight")?
+                        .bytes(activation)
+                        .unwrap_or(u64::MAX),
+                    before: last[weight.index()].replace(step),
+                },
+                None => Reads::default(),
             },
-            None => Reads::default(),
-        });
+        );
     }
     Ok(share(&buffers.lifetimes, &ports, &reads, arena))
 }
@@ -287,7 +289,13 @@ fn place_above(
             .collect();
         taken.sort_unstable();
         // What would reach across the border begins at it.
-        let beside = |at: u64| if at < border && at + bytes > border { border } else { at };
+        let beside = |at: u64| {
+            if at < border && at + bytes > border {
+                border
+            } else {
+                at
+            }
+        };
         let mut at = beside(0);
         for (start, end) in taken {
             if at + bytes <= start {

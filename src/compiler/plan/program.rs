@@ -83,8 +83,7 @@ pub fn plan(
     let (lowering, buffers) = bands::choose(part, lower(graph)?, pinned, activation, bands)?;
     let nodes = lowering.steps;
     let chunks = Chunks::of(part, pinned, &nodes)?;
-    let Shared { arena, own, joined } =
-        lanes::assign(part, &nodes, &buffers, activation, shared)?;
+    let Shared { arena, own, joined } = lanes::assign(part, &nodes, &buffers, activation, shared)?;
     if let Some((a, b)) = memory::conflict(&buffers.lifetimes, &arena) {
         return Err(PlanError::Overlap {
             graph: graph.name.clone(),

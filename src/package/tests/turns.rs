@@ -72,7 +72,11 @@ fn lanes_share_the_end_of_an_arena() {
     let bytes = opened(alone).expect("sound");
     let package = Package::open(&bytes).expect("sound");
     let program = package.programs().next().expect("one");
-    assert!(program.turns().all(|turn| !turn.apart && turn.steps.len() == 1));
+    assert!(
+        program
+            .turns()
+            .all(|turn| !turn.apart && turn.steps.len() == 1)
+    );
     assert_eq!(program.bound_bytes(2), 2 * program.bound_bytes(1));
 }
 

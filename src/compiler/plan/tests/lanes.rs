@@ -64,7 +64,9 @@ fn what_is_large_for_a_turn_is_there_once() {
     // Each turn of two steps would read the weights of two.
     assert_eq!(shared, Shared::nothing(plain.clone(), 20));
     // If only one of them reads any it may be, and what is large is there once.
-    let weights = reads(&std::array::from_fn::<u64, 20, _>(|step| [200, 0][step % 2]));
+    let weights = reads(&std::array::from_fn::<u64, 20, _>(|step| {
+        [200, 0][step % 2]
+    }));
     let shared = share(&lifetimes, &ports, &weights, plain);
     check(&lifetimes, &ports, &weights, &shared);
     assert_eq!((shared.own, shared.arena.bytes), (64, 6464));
@@ -87,7 +89,10 @@ fn weights_that_are_read_again_count_once() {
     let shared = share(&lifetimes, &ports, &weights, memory::assign(&lifetimes));
     check(&lifetimes, &ports, &weights, &shared);
     assert_eq!((shared.own, shared.arena.bytes), (64, 64 + 2 * 640));
-    assert_eq!(shared.joined, [true, true, true, true, true, true, true, false]);
+    assert_eq!(
+        shared.joined,
+        [true, true, true, true, true, true, true, false]
+    );
 }
 
 proptest! {
