@@ -160,13 +160,16 @@ fn fill(dtype: DType, bytes: u64) -> Vec<u8> {
     }
 }
 
-fn package(ops: Vec<Op>) -> Vec<u8> {
+/// The chain as a package. `in_turns` the lanes share all but the pictures at its ends.
+fn package(ops: Vec<Op>, in_turns: bool) -> Vec<u8> {
     let picture = u64::from(ROWS * CHANNELS) * 2;
-    let mut end = picture;
+    let own = 2 * picture;
+    let mut end = own;
     let mut weights: Vec<u8> = Vec::new();
     let mut x = Operand::arena(DType::F16, 0, picture);
     let mut steps = Vec::new();
-    for op in ops {
+    let last = ops.len() - 1;
+    for (index, op) in ops.into_iter().enumerate() {
         let of_codes = op.takes_codes() && x.dtype == DType::U8;
         let operand = |slot: &kiln_package::Slot| {
             let required = op
@@ -180,6 +183,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
                 required.bytes(DType::F16).expect("small"),
             );
             match (slot.role, required.space) {
+                (Role::Output, _) if index == last => Operand::arena(dtype, picture, bytes),
                 (Role::Output | Role::Scratch, _) => {
                     let offset = end;
                     end = (offset + bytes).next_multiple_of(64);
@@ -201,6 +205,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
             operands,
             name: op.name().to_lowercase(),
             per_chunk: false,
+            joined: in_turns && index < last,
         });
     }
     let port = |name: &str, operand: Operand| PortRecord {
@@ -221,6 +226,7 @@ fn package(ops: Vec<Op>) -> Vec<u8> {
         arena_bytes: end,
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,
+        shared_bytes: if in_turns { end - own } else { 0 },
         max_chunks: 1,
         inputs: vec![port("sample", Operand::arena(DType::F16, 0, picture))],
         outputs: vec![port("out_sample", x)],
@@ -248,13 +254,14 @@ fn settle() {
 #[test]
 fn an_evaluation_allocates_nothing() {
     for ops in [floats(), codes()] {
-        evaluate(ops);
+        let together = evaluate(ops.clone(), false);
+        assert!(together == evaluate(ops, true), "the lanes' turns are seen");
     }
 }
 
-fn evaluate(ops: Vec<Op>) {
+fn evaluate(ops: Vec<Op>, in_turns: bool) -> Vec<f32> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(&package(ops)).expect("room");
+    file.write_all(&package(ops, in_turns)).expect("room");
     let model = Model::open(file.path()).expect("a valid package");
     let unet = model.find(GraphKind::Unet, 128, 128).expect("there");
     let sample: Vec<f32> = (0..ROWS * CHANNELS)
@@ -288,4 +295,5 @@ fn evaluate(ops: Vec<Op>) {
             assert!(out.iter().all(|v| v.is_finite()) && out.iter().any(|v| *v != 0.0));
         }
     }
+    out
 }

@@ -1,148 +1,17 @@
 //! Large pictures in bands of rows against the same graphs whole: the same bits, in less memory.
 
-use std::borrow::Cow;
+#[allow(dead_code)]
+#[path = "common/graphs.rs"]
+mod graphs;
+
 use std::num::NonZeroUsize;
 
+use graphs::{Build, numbers};
 use kiln::runtime::{Data, Model, Session, SessionOptions, Silent};
-use kiln_compiler::graph::{Activation, Graph, Op, ValueId, Weight, WeightData};
+use kiln_compiler::graph::{Graph, ValueId};
 use kiln_compiler::plan::{Bands, PackageParts, Part, Precision, emit};
 use kiln_kernels::Isa;
 use kiln_package::{GraphKind, Stage};
-
-/// Numbers between -1 and 1, times a scale.
-fn numbers(seed: u64, count: usize, scale: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * scale
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-struct Uniform {
-    seed: u64,
-    shape: Vec<usize>,
-    offset: f32,
-}
-
-impl WeightData for Uniform {
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn read(&self) -> Cow<'_, [f32]> {
-        let terms: usize = self.shape.iter().skip(1).product();
-        let scale = 1.5 / (terms as f32).sqrt();
-        let numbers = numbers(self.seed, self.shape.iter().product(), scale);
-        Cow::Owned(numbers.into_iter().map(|x| x + self.offset).collect())
-    }
-}
-
-/// A graph in the making.
-struct Build {
-    graph: Graph,
-    /// Whether products are of integers.
-    int8: bool,
-}
-
-impl Build {
-    fn add(&mut self, op: Op, inputs: &[Option<ValueId>]) -> ValueId {
-        let name = format!("layer{}", self.graph.node_count());
-        self.graph.add(op, inputs, name).expect("a valid node")
-    }
-
-    fn weight(&mut self, shape: &[usize], offset: f32) -> ValueId {
-        let seed = self.graph.value_count() as u64;
-        let shape = shape.to_vec();
-        let name = format!("weight{seed}");
-        let data = Uniform {
-            seed,
-            shape,
-            offset,
-        };
-        self.graph.add_weight(name, Weight::new(data))
-    }
-
-    fn channels(&self, x: ValueId) -> usize {
-        self.graph.shape(x)[2]
-    }
-
-    fn quantized(&mut self, x: ValueId, per_row: bool) -> ValueId {
-        if !self.int8 || self.graph.codes(x).is_some() {
-            return x;
-        }
-        self.add(Op::Quantize { per_row }, &[Some(x), None])
-    }
-
-    fn conv(&mut self, x: ValueId, out: usize, double: bool, residual: Option<ValueId>) -> ValueId {
-        let (shape, channels) = (self.graph.shape(x).to_vec(), self.channels(x));
-        let x = self.quantized(x, false);
-        let weight = self.weight(&[out, channels, 3, 3], 0.0);
-        let bias = self.weight(&[out], 0.0);
-        let op = Op::Conv2d {
-            stride: 1,
-            pad: [1; 4],
-            up: double.then(|| [2 * shape[0], 2 * shape[1]]),
-            activation: Activation::None,
-        };
-        self.add(op, &[Some(x), Some(weight), Some(bias), None, residual])
-    }
-
-    fn linear(
-        &mut self,
-        x: ValueId,
-        out: usize,
-        activation: Activation,
-        residual: Option<ValueId>,
-    ) -> ValueId {
-        let channels = self.channels(x);
-        let x = self.quantized(x, true);
-        let rows = if activation == Activation::Geglu {
-            2 * out
-        } else {
-            out
-        };
-        let weight = self.weight(&[rows, channels], 0.0);
-        let bias = self.weight(&[rows], 0.0);
-        let op = Op::Linear { activation };
-        self.add(
-            op,
-            &[Some(x), None, Some(weight), Some(bias), None, residual],
-        )
-    }
-
-    fn norm(&mut self, x: ValueId) -> ValueId {
-        let channels = [self.channels(x)];
-        let (gamma, beta) = (self.weight(&channels, 1.0), self.weight(&channels, 0.2));
-        let op = Op::GroupNorm {
-            groups: 4,
-            eps: 1e-6,
-            activation: Activation::Silu,
-            quantized: self.int8,
-        };
-        self.add(op, &[Some(x), None, Some(gamma), Some(beta)])
-    }
-
-    fn resnet(&mut self, x: ValueId, out: usize) -> ValueId {
-        let h = self.norm(x);
-        let h = self.conv(h, out, false, None);
-        let h = self.norm(h);
-        let x = match self.channels(x) == out {
-            true => x,
-            false => self.linear(x, out, Activation::None, None),
-        };
-        self.conv(h, out, false, Some(x))
-    }
-
-    fn finish(mut self, output: ValueId) -> Graph {
-        self.graph.value_mut(output).name = "sample".to_owned();
-        self.graph.outputs.push(output);
-        self.graph.tidy();
-        self.graph.verify().expect("a valid graph");
-        self.graph
-    }
-}
 
 /// The end of a decoder: an enlargement, a block with a shortcut, a block without, the picture.
 fn decoder(int8: bool, [h, w]: [usize; 2]) -> Graph {
@@ -156,7 +25,7 @@ fn decoder(int8: bool, [h, w]: [usize; 2]) -> Graph {
     let x = b.resnet(x, 32);
     let x = b.norm(x);
     let out = b.conv(x, 8, false, None);
-    b.finish(out)
+    b.finish(out, "sample")
 }
 
 /// A transformer's widest layers, and one more that reads what they give.
@@ -167,16 +36,9 @@ fn feed(int8: bool, [h, w]: [usize; 2]) -> Graph {
     };
     let x = b.graph.add_input("latents", &[h, w, 16]);
     let x = b.conv(x, 32, false, None);
-    let (gamma, beta) = (b.weight(&[32], 1.0), b.weight(&[32], 0.0));
-    let op = Op::LayerNorm {
-        eps: 1e-5,
-        quantized: int8,
-    };
-    let normed = b.add(op, &[Some(x), Some(gamma), Some(beta)]);
-    let wide = b.linear(normed, 128, Activation::Geglu, None);
-    let x = b.linear(wide, 32, Activation::None, Some(x));
+    let x = b.feed(x, 128);
     let out = b.conv(x, 3, false, None);
-    b.finish(out)
+    b.finish(out, "sample")
 }
 
 /// What a graph gives, its arena and the names of its steps' operators.
@@ -213,7 +75,7 @@ fn run(
     let model = Model::open(file.path()).expect("a valid package");
     let model = model.with_isa(isa).expect("one of this machine's");
     let (id, program) = model.programs().next().expect("one program");
-    let (arena, bound) = (program.arena_bytes(), program.bound_bytes());
+    let (arena, bound) = (program.arena_bytes(), program.bound_bytes(1));
     assert!(bound <= arena, "{bound} of {arena}");
     let ops = program.steps().map(|step| step.op().name()).collect();
     let options = SessionOptions {

@@ -43,6 +43,10 @@ fn steps_allocate_nothing() {
         Kiln::open(toy::write(folder.path())).expect("a package"),
         &SamplerKind::ALL,
     );
+    check(
+        Kiln::open(toy::write_in_turns(folder.path())).expect("a package"),
+        &[SamplerKind::EulerAncestral, SamplerKind::Heun],
+    );
     // In 8 bits and in stages. Not with every sampler: after a minute libtest says that the test runs, which allocates.
     #[cfg(any(feature = "embedded-model", feature = "prebuilt-model"))]
     check(

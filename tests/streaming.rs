@@ -102,6 +102,7 @@ fn write_package(file: &mut std::fs::File) {
             .collect(),
         name: format!("layer {layer}"),
         per_chunk: false,
+        joined: false,
     };
     let program = ProgramRecord {
         graph: GraphKind::Unet,
@@ -111,6 +112,7 @@ fn write_package(file: &mut std::fs::File) {
         arena_bytes: 2 * 4 * u64::from(WIDTH),
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,
+        shared_bytes: 0,
         max_chunks: 1,
         clip_skip: 0,
         inputs: vec![port("sample", [1, WIDTH], vector(0).offset)],

@@ -10,7 +10,7 @@ use kiln::runtime::{
     Cancellation, Data, Model, Observer, ProgramId, Session, SessionOptions, StepInfo,
     cancel_on_signal, processor_time,
 };
-use kiln_package::{DType, GraphKind};
+use kiln_package::{DType, GraphKind, Stage};
 use serde_json::{Map, Value, json};
 
 use super::error::CliError;
@@ -146,6 +146,8 @@ struct Measured {
     stages: Vec<Kind>,
     kinds: Vec<Kind>,
     layers: Vec<Kind>,
+    /// The step that each of the layers is.
+    steps: Vec<(Stage, usize)>,
 }
 
 /// All steps of one operator, of one stage, or one step.
@@ -170,10 +172,17 @@ impl Observer for Measured {
         let layer = format!("{kind} {}", step.name);
         count(&mut self.stages, step.stage.name(), &step, processor);
         count(&mut self.kinds, &kind, &step, processor);
-        self.layers.push(Kind::new(layer));
-        if let Some(layer) = self.layers.last_mut() {
-            layer.add(&step, processor);
-        }
+        // Where lanes take turns, a step is seen once for each.
+        let seen = self
+            .steps
+            .iter()
+            .position(|seen| *seen == (step.stage, step.index));
+        let at = seen.unwrap_or_else(|| {
+            self.steps.push((step.stage, step.index));
+            self.layers.push(Kind::new(layer));
+            self.layers.len() - 1
+        });
+        self.layers[at].add(&step, processor);
     }
 }
 
@@ -200,7 +209,7 @@ impl Kind {
     }
 
     fn add(&mut self, step: &StepInfo<'_>, processor: Duration) {
-        self.count += 1;
+        self.count += usize::from(step.lane.unwrap_or(0) == 0);
         self.macs = self.macs.saturating_add(step.macs);
         self.elapsed += step.elapsed;
         self.processor += processor;

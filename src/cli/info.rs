@@ -75,8 +75,9 @@ fn as_json(model: &Model, card: &Value) -> Value {
                 "steps": program.len(),
                 "macs": layers::macs(&program, 1),
                 "arena_bytes": model.stages(id).map(|program| program.arena_bytes()).max(),
-                "bound_bytes": model.stages(id).map(|program| program.bound_bytes()).max(),
+                "bound_bytes": model.stages(id).map(|program| program.bound_bytes(1)).max(),
                 "thread_scratch_bytes": model.stages(id).map(|program| program.thread_scratch_bytes()).max(),
+                "two_lanes": two_lanes(model, id),
                 "pinned_bytes": program.pinned_bytes(),
                 "max_chunks": program.max_chunks(),
                 "inputs": ports(model.inputs(id)),
@@ -118,6 +119,13 @@ fn as_json(model: &Model, card: &Value) -> Value {
     })
 }
 
+/// What guidance takes of a UNet.
+fn two_lanes(model: &Model, id: ProgramId) -> Option<Value> {
+    let unet = model.program(id).graph() == GraphKind::Unet;
+    let (arena, bound) = lanes(model, id, 2);
+    unet.then(|| json!({ "arena_bytes": arena, "bound_bytes": bound }))
+}
+
 fn memory_json(memory: &MemoryPlan) -> Value {
     json!({
         "arena_bytes": memory.arena_bytes,
@@ -139,7 +147,7 @@ fn stage_json(program: &Program<'_>) -> Value {
         "steps": program.len(),
         "macs": layers::macs(program, 1),
         "arena_bytes": program.arena_bytes(),
-        "bound_bytes": program.bound_bytes(),
+        "bound_bytes": program.bound_bytes(1),
         "hoisted": names,
     })
 }
@@ -220,7 +228,17 @@ fn as_text(model: &Model, card: &Value) -> String {
                 stage.len(),
                 layers::macs(&stage, 1) as f64 / 1e9,
                 megabytes(stage.arena_bytes()),
-                megabytes(stage.bound_bytes()),
+                megabytes(stage.bound_bytes(1)),
+            );
+        }
+        if program.graph() == GraphKind::Unet {
+            let (arena, bound) = lanes(model, id, 2);
+            let _ = writeln!(
+                text,
+                "{:<42} {:>10} {:>10}",
+                "  in two lanes, with guidance",
+                megabytes(arena),
+                megabytes(bound),
             );
         }
         if staged {
@@ -232,6 +250,15 @@ fn as_text(model: &Model, card: &Value) -> String {
     }
     text.push_str(&ceilings::as_text(model));
     text
+}
+
+/// The arena of so many lanes of a graph, all its stages, and the bound of it.
+fn lanes(model: &Model, id: ProgramId, lanes: u64) -> (u64, u64) {
+    let most = |of: &dyn Fn(Program<'_>) -> u64| model.stages(id).map(of).max().unwrap_or(0);
+    let own = most(&|stage| stage.lane_bytes());
+    let shared = most(&|stage| stage.shared_bytes());
+    let bound = most(&|stage| stage.bound_bytes(lanes));
+    (lanes * own + shared, bound)
 }
 
 /// What the stages before the steps take from every evaluation.

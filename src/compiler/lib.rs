@@ -332,6 +332,7 @@ fn compile_all(
         scheduler,
         graphs,
         bands: plan::Bands::default(),
+        lanes: plan::Lanes::default(),
         cancel: options.cancel.clone(),
     };
     let bytes = output::replace(&options.output, &options.cancel, |file| {

@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use crate::format::ALIGNMENT;
 use crate::op::Role;
-use crate::program::Program;
+use crate::program::{Ports, Program};
 use crate::{Operand, Space};
 
 /// A part of an arena and the steps during which it holds something.
@@ -53,24 +53,46 @@ fn use_at(buffers: &mut [Buffer], operand: &Operand, step: usize) {
 }
 
 impl Program<'_> {
-    /// The most bytes of the arena that hold something at one step, each buffer rounded up to 64: no arrangement of the
-    /// buffers takes less. What is pinned counts at every step.
-    pub fn bound_bytes(&self) -> u64 {
-        let mut change = vec![0i128; self.len() + 1];
-        for buffer in self.buffers() {
-            let bytes = i128::from(buffer.bytes.next_multiple_of(ALIGNMENT));
-            if buffer.offset >= self.pinned_bytes() {
-                change[buffer.first] += bytes;
-                change[buffer.last + 1] -= bytes;
-            }
+    /// The most bytes of so many lanes' arenas that hold something at one step, each buffer rounded up to 64: no
+    /// arrangement of the buffers takes less. What is pinned counts at every step. While a lane has its turn, those before
+    /// it hold what outlives the turn, and those after it what is older.
+    pub fn bound_bytes(&self, lanes: u64) -> u64 {
+        // What is in use at a step, and at it and the next.
+        let mut live = vec![0u64; self.len()];
+        let mut across = vec![0u64; self.len()];
+        let all = self.buffers();
+        for buffer in all.iter().filter(|b| b.offset >= self.pinned_bytes()) {
+            let bytes = buffer.bytes.next_multiple_of(ALIGNMENT);
+            let add = |sum: &mut u64| *sum = sum.saturating_add(bytes);
+            live[buffer.first..=buffer.last].iter_mut().for_each(add);
+            across[buffer.first..buffer.last].iter_mut().for_each(add);
         }
-        let (mut live, mut most) = (0, 0);
-        for change in change {
-            live += change;
-            most = most.max(live);
+        // A lane that has not begun holds its inputs, and one that has ended its outputs.
+        let ports = |ports: Ports| -> u64 {
+            let own = ports.filter(|port| port.offset >= self.pinned_bytes());
+            own.fold(0, |sum, port| {
+                sum.saturating_add(port.bytes.next_multiple_of(ALIGNMENT))
+            })
+        };
+        let inputs = ports(self.inputs());
+        if let Some(last) = across.last_mut() {
+            *last = ports(self.outputs());
         }
+        let most = self.turns().map(|turn| {
+            let most = live[turn.steps.clone()].iter().copied().max().unwrap_or(0);
+            let waiting = match turn.apart {
+                true => {
+                    let older = turn.steps.start.checked_sub(1);
+                    let older = older.map_or(inputs, |step| across[step]);
+                    older.max(across[turn.steps.end - 1])
+                }
+                false => most,
+            };
+            most.saturating_add(waiting.saturating_mul(lanes.saturating_sub(1)))
+        });
         self.pinned_bytes()
-            .saturating_add(u64::try_from(most).unwrap_or(u64::MAX))
+            .saturating_mul(lanes)
+            .saturating_add(most.max().unwrap_or(0))
     }
 
     /// The arena's buffers, in the order in which they come into use. A buffer whose step writes in place goes on.

@@ -93,6 +93,10 @@ pub enum What {
     Stage,
     /// What lies in the pinned bytes is no value that an earlier stage gives, or not as the other program says.
     Pinned,
+    /// A step is joined to the next one, but there is none, or nothing that the lanes share.
+    Joined,
+    /// A step reads bytes that all lanes share and that no step of its turn has written.
+    Left,
     /// The rows of a step or of a port do not grow with the chunks of context.
     Chunks,
     /// Text is not UTF-8, or a name is cut in the middle of a character.
@@ -224,6 +228,10 @@ impl fmt::Display for What {
             What::Overlap => f.write_str("shares bytes or its name with another port"),
             What::Stage => f.write_str("the stages of the graph at this size do not go together"),
             What::Pinned => f.write_str("disagrees with the other stages about the pinned bytes"),
+            What::Joined => {
+                f.write_str("joined to the next step, but there is none or the lanes share nothing")
+            }
+            What::Left => f.write_str("reads shared bytes that no step of its turn has written"),
             What::Chunks => f.write_str("its rows do not grow with the chunks of context"),
             What::Utf8 => f.write_str("text is not UTF-8"),
             What::NoName => f.write_str("the name is empty"),

@@ -20,8 +20,8 @@
 //! names, zero, zero), then those tables in that order without gaps:
 //!
 //! - program, [`PROGRAM_BYTES`]: u32 graph, stage, height, width, clip skip; u64 arena bytes, bytes of scratch per thread, pinned
-//!   bytes; u32 first port, inputs, outputs, first step, steps, chunks. Programs are sorted by the first five fields, and
-//!   no two have the same. The clip skip is at least 1 for a text encoder: 1 for the one that is whole, N for one whose last
+//!   bytes, shared bytes; u32 first port, inputs, outputs, first step, steps, chunks. Programs are sorted by the first five
+//!   fields, and no two have the same. The clip skip is at least 1 for a text encoder: 1 for the one that is whole, N for one whose last
 //!   N - 1 layers are left out; it is 0 for all other graphs.
 //! - port, [`PORT_BYTES`]: u32 name offset, name bytes, type, layout, rank, four sizes (1 past the rank), flags; u64
 //!   offset, bytes. A program's inputs stand before its outputs.
@@ -40,6 +40,15 @@
 //! the pinned bytes is one of those ports, whole, and `step` only reads it. So the pinned bytes stay valid from one run of
 //! `step` to the next. A `whole` program has none.
 //!
+//! # Lanes
+//!
+//! The last *shared* bytes of an arena, a multiple of 64, are there once for all lanes; what is before them each lane has
+//! for itself. An operand lies on one side of that border, a port before it. A step with the flag [`JOINED`], which the
+//! last has not, is of one *turn* with the next: all steps of a turn run in one lane before the first of them runs in the
+//! next lane. So does a step that has an operand in the shared bytes, alone if it is not joined; all other steps may run in
+//! all lanes at once. What a step reads of the shared bytes a step of its turn has written, so nothing there outlives a
+//! turn. Where nothing is shared no step is joined. The stages `prompt` and `timestep` share nothing.
+//!
 //! # Chunks
 //!
 //! The context is of 1 to *chunks* chunks, of which `prompt` and `step` say the same number; in other programs it is 1. A
@@ -55,7 +64,7 @@
 /// The first bytes of every package.
 pub const MAGIC: [u8; 8] = *b"KILNPKG\0";
 /// The version that this crate reads and writes.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Size of a row of the section table.
@@ -75,10 +84,13 @@ pub const MAX_PORTS: u32 = 256;
 /// The flag of a step and of a port whose rows are for the most chunks of context.
 pub const PER_CHUNK: u32 = 1;
 
+/// The flag of a step that is of one turn with the next.
+pub const JOINED: u32 = 2;
+
 /// Size of the programs section's header.
 pub const PROGRAMS_HEADER_BYTES: usize = 32;
 /// Size of a program's record.
-pub const PROGRAM_BYTES: usize = 68;
+pub const PROGRAM_BYTES: usize = 76;
 /// Size of a port's record.
 pub const PORT_BYTES: usize = 56;
 /// Size of a step's record.

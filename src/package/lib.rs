@@ -18,6 +18,7 @@
 //! - `op`: the operators, `check`: what their operands must be.
 //! - `format`: sizes and numbers of the file's records, `bytes`: reading them, `crc`: CRC-32C.
 //! - `reader`: [`Package`], `program`: [`Program`], [`Step`] and [`Port`], `validate` and `stages`: what is checked before use.
+//! - `turns`: what lanes share of an arena, and in which order they run.
 //! - `buffers`: when which bytes of an arena are in use.
 //! - `writer`: [`PackageWriter`], which writes what the reader accepts.
 //!
@@ -41,6 +42,7 @@ mod op;
 mod program;
 mod reader;
 mod stages;
+mod turns;
 mod types;
 mod validate;
 mod writer;
@@ -55,5 +57,6 @@ pub use error::{PackageError, Place, What};
 pub use op::*;
 pub use program::{Operands, Port, Ports, Program, Programs, Step, Steps};
 pub use reader::Package;
+pub use turns::{Turn, Turns};
 pub use types::{DType, GraphKind, Layout, Operand, Space, Stage};
 pub use writer::{PackageWriter, PortRecord, ProgramRecord, StepRecord, WeightWriter, WriteError};

@@ -4,7 +4,9 @@ use core::iter::FusedIterator;
 
 use crate::bytes::{Fields, Table, part};
 use crate::error::What;
-use crate::format::{OPERAND_BYTES, PER_CHUNK, PORT_BYTES, PROGRAM_BYTES, STEP_BYTES, WORD_BYTES};
+use crate::format::{
+    JOINED, OPERAND_BYTES, PER_CHUNK, PORT_BYTES, PROGRAM_BYTES, STEP_BYTES, WORD_BYTES,
+};
 use crate::op::{Op, OpError};
 use crate::{DType, GraphKind, Layout, Operand, Space, Stage};
 
@@ -29,6 +31,7 @@ pub(crate) struct ProgramFields {
     pub arena_bytes: u64,
     pub thread_scratch_bytes: u64,
     pub pinned_bytes: u64,
+    pub shared_bytes: u64,
     pub first_port: u32,
     pub inputs: u32,
     pub outputs: u32,
@@ -48,6 +51,7 @@ impl ProgramFields {
             arena_bytes: f.u64(),
             thread_scratch_bytes: f.u64(),
             pinned_bytes: f.u64(),
+            shared_bytes: f.u64(),
             first_port: f.u32(),
             inputs: f.u32(),
             outputs: f.u32(),
@@ -151,6 +155,7 @@ impl<'a> Tables<'a> {
             arena_bytes: fields.arena_bytes,
             thread_scratch_bytes: fields.thread_scratch_bytes,
             pinned_bytes: fields.pinned_bytes,
+            shared_bytes: fields.shared_bytes,
             max_chunks: fields.max_chunks,
             inputs: fields.inputs as usize,
             ports: self.ports.range(fields.first_port, count).ok_or(no_ports)?,
@@ -221,7 +226,8 @@ impl<'a> Tables<'a> {
     }
 
     pub fn step(&self, fields: &StepFields) -> Result<Step<'a>, What> {
-        let per_chunk = per_chunk("step's flags", fields.flags.into())?;
+        let flags = u32::from(fields.flags);
+        let per_chunk = per_chunk("step's flags", flags & !JOINED)?;
         let words = self
             .words
             .range(fields.first_word, fields.words.into())
@@ -249,6 +255,7 @@ impl<'a> Tables<'a> {
         Ok(Step {
             op,
             per_chunk,
+            joined: flags & JOINED != 0,
             name: self.name(fields.name)?,
             operands,
         })
@@ -269,6 +276,7 @@ pub struct Program<'a> {
     arena_bytes: u64,
     thread_scratch_bytes: u64,
     pinned_bytes: u64,
+    shared_bytes: u64,
     max_chunks: u32,
     inputs: usize,
     ports: Table<'a, PORT_BYTES>,
@@ -316,6 +324,11 @@ impl<'a> Program<'a> {
     /// [`Stage::Step`], the same in all programs of a graph at a size.
     pub fn pinned_bytes(&self) -> u64 {
         self.pinned_bytes
+    }
+
+    /// Size of the part at the end of the arena that is there once for all lanes.
+    pub fn shared_bytes(&self) -> u64 {
+        self.shared_bytes
     }
 
     /// The most chunks of context that it runs with, at least 1; the number that its sizes are for.
@@ -451,6 +464,7 @@ impl Port<'_> {
 pub struct Step<'a> {
     pub(crate) op: Op,
     pub(crate) per_chunk: bool,
+    pub(crate) joined: bool,
     pub(crate) name: &'a str,
     pub(crate) operands: Table<'a, OPERAND_BYTES>,
 }
@@ -464,6 +478,11 @@ impl<'a> Step<'a> {
     /// Whether its rows are for [`Program::max_chunks`] chunks; for fewer it runs as [`Op::at_chunks`] says.
     pub fn per_chunk(&self) -> bool {
         self.per_chunk
+    }
+
+    /// Whether it is of one turn with the next step: see [`Turn`](crate::Turn).
+    pub fn joined(&self) -> bool {
+        self.joined
     }
 
     /// The name of the layer, such as `down_blocks.0.resnets.0.conv1`.

@@ -93,6 +93,10 @@ fn check_family(tables: &Tables, program: &Program) -> Result<(), What> {
             Ok(())
         };
     }
+    // The timestep's stage may run in one lane for all.
+    if program.stage() != Stage::Step {
+        equal("shared bytes", 0, program.shared_bytes())?;
+    }
     let step = step.ok_or(What::Stage)?;
     if sibling(tables, program, Stage::Whole).is_some() || prompt.or(timestep).is_none() {
         return Err(What::Stage);

@@ -14,6 +14,7 @@ mod damage;
 mod lies;
 mod operators;
 mod stages;
+mod turns;
 
 /// Fills every slot that may be filled, one after the other from offset 0 of its space.
 fn fill(op: Op, dtype: DType) -> Vec<Operand> {
@@ -257,6 +258,7 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
             operands: fill(*op, dtype),
             name: format!("{}.{i}", op.name()),
             per_chunk: false,
+            joined: false,
         })
         .collect();
     let port = |name: &str, operand: &Operand| PortRecord {
@@ -282,6 +284,7 @@ fn program(graph: GraphKind, size: u32, dtype: DType, ops: &[Op]) -> ProgramReco
         arena_bytes: end.max().unwrap().next_multiple_of(64),
         thread_scratch_bytes: 640,
         pinned_bytes: 0,
+        shared_bytes: 0,
         max_chunks: 1,
         inputs: vec![port("x", &steps[0].operands[0])],
         outputs: vec![port("y", steps.last().unwrap().operands.last().unwrap())],
@@ -555,22 +558,22 @@ fn every_truncation_is_found() {
 
 #[test]
 fn a_newer_version_says_so() {
-    let error = open_patched(&package(), 8, &5u32.to_le_bytes()).unwrap();
+    let error = open_patched(&package(), 8, &6u32.to_le_bytes()).unwrap();
     assert_eq!(
         error.what,
         What::Version {
-            supported: 4,
-            found: 5
+            supported: 5,
+            found: 6
         }
     );
     assert_eq!(
         error.to_string(),
-        "the package has format version 5, newer than the version 4 this program reads"
+        "the package has format version 6, newer than the version 5 this program reads"
     );
-    let error = open_patched(&package(), 8, &3u32.to_le_bytes()).unwrap();
+    let error = open_patched(&package(), 8, &4u32.to_le_bytes()).unwrap();
     assert_eq!(
         error.to_string(),
-        "the package has format version 3; this program reads version 4: compile the model again"
+        "the package has format version 4; this program reads version 5: compile the model again"
     );
     assert_eq!(
         Package::open(b"\x89PNG").err().unwrap().what,
@@ -633,6 +636,7 @@ fn buffers_of_a_program() {
         ],
         name: name.to_owned(),
         per_chunk: false,
+        joined: false,
     };
     let port = |name: &str, offset| PortRecord {
         name: name.to_owned(),

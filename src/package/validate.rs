@@ -2,7 +2,8 @@
 //!
 //! In this order: the header and the tables' sizes; the names as UTF-8; then program by program, its record and its
 //! place in the order, its ports, and its steps: the records' ranges, the operator and its attributes, each operand's
-//! place, type and size. The arena must end exactly where its last buffer does. Last come the rules of the stages.
+//! place, type and size. The arena must end exactly where its last buffer does. Last come the rules of
+//! the stages. What lanes share is checked in `turns`.
 
 use crate::bytes::{Fields, Table};
 use crate::error::{PackageError, Place, What};
@@ -13,7 +14,7 @@ use crate::format::{
 use crate::format::{WORD_BYTES, section};
 use crate::op::{Op, OpError};
 use crate::program::{Port, Program, ProgramFields, StepFields, Tables};
-use crate::{DType, GraphKind, Layout, Operand, Space, stages};
+use crate::{DType, GraphKind, Layout, Operand, Space, stages, turns};
 
 /// Cuts the section into its tables.
 pub(crate) fn tables(bytes: &[u8]) -> Result<Tables<'_>, PackageError> {
@@ -149,6 +150,7 @@ pub(crate) fn programs(tables: &Tables, weights: u64) -> Result<(), PackageError
             limit: u64::MAX,
         }))?;
         equal("arena bytes", arena, fields.arena_bytes).map_err(here)?;
+        turns::check(&program, place)?;
     }
     let place = Place::section(section::PROGRAMS);
     equal("ports", next.port.into(), tables.ports.len() as u64)

@@ -11,8 +11,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use crate::crc::{Crc32c, crc32c};
 use crate::error::PackageError;
 use crate::format::{
-    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES, VERSION,
-    WEIGHTS_ALIGNMENT, section,
+    ALIGNMENT, CHECKSUM_BLOCK, HEADER_BYTES, JOINED, MAGIC, OPTIONAL, PER_CHUNK, SECTION_BYTES,
+    VERSION, WEIGHTS_ALIGNMENT, section,
 };
 use crate::op::Op;
 use crate::{DType, GraphKind, Layout, Operand, Stage, validate};
@@ -47,6 +47,8 @@ pub struct StepRecord {
     pub name: String,
     /// Whether its rows are for the program's `max_chunks`.
     pub per_chunk: bool,
+    /// Whether it is of one turn with the next step: both run in a lane before they do in the next.
+    pub joined: bool,
 }
 
 /// A program to be written.
@@ -68,6 +70,8 @@ pub struct ProgramRecord {
     pub thread_scratch_bytes: u64,
     /// Size of the pinned part at the beginning of the arena; 0 for [`Stage::Whole`].
     pub pinned_bytes: u64,
+    /// Size of the part at the end of the arena that all lanes have in common; 0 if there is none.
+    pub shared_bytes: u64,
     /// The most chunks of context; 1 where that has no meaning.
     pub max_chunks: u32,
     /// What must be in the arena before the first step.
@@ -350,6 +354,7 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
         program_table.extend(program.arena_bytes.to_le_bytes());
         program_table.extend(program.thread_scratch_bytes.to_le_bytes());
         program_table.extend(program.pinned_bytes.to_le_bytes());
+        program_table.extend(program.shared_bytes.to_le_bytes());
         push(
             &mut program_table,
             &[
@@ -384,7 +389,8 @@ fn encode_programs(programs: &[ProgramRecord]) -> Result<Vec<u8>, WriteError> {
             let (name_offset, name_bytes) = names.place(&step.name)?;
             let operand_row =
                 u16::try_from(step.operands.len()).map_err(|_| WriteError::TooMany("operands"))?;
-            let flags = if step.per_chunk { PER_CHUNK as u16 } else { 0 };
+            let flag = |set: bool, flag: u32| if set { flag as u16 } else { 0 };
+            let flags = flag(step.per_chunk, PER_CHUNK) | flag(step.joined, JOINED);
             for half in [step.op.code(), row_len as u16, operand_row, flags] {
                 steps.extend(half.to_le_bytes());
             }

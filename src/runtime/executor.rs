@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use kiln_kernels::{F16, Moments};
-use kiln_package::{DType, Port, Program, Stage};
+use kiln_package::{DType, Port, Program, Stage, Step};
 
 use super::arena::Arena;
 use super::error::Shape;
@@ -503,61 +503,85 @@ impl StageRun<'_, '_> {
         let package = model.package();
         let lane_bytes = model.lane_bytes(*id) as usize;
         let mut place = Place {
-            lanes: *lanes,
+            lanes: 0..*lanes,
             lane_bytes,
+            border: program.lane_bytes() as usize,
+            shared: *lanes * lane_bytes,
             chunks: *chunks,
             weights: package.weights(),
             moments: Moments::default(),
         };
         let mut groups = 0;
-        for (index, step) in program.steps().enumerate() {
-            if cancellation.is_cancelled() {
-                return Err(RuntimeError::Cancelled);
-            }
-            let start = O::TIMED.then(Instant::now);
-            if let Some(stream) = stream {
-                stream.reach(index).map_err(|source| RuntimeError::Open {
-                    origin: model.origin().to_owned(),
-                    source,
-                })?;
-            }
-            model
-                .verified()
-                .check(&package, &step, pool)
-                .map_err(|error| model.damaged(error, step.name()))?;
-            place.moments = norms.take(&step.op(), &mut groups);
-            step::run(&step, &place, model.kernels(), arena, pool).map_err(|error| {
-                let stage = if program.stage() == Stage::Whole {
-                    String::new()
-                } else {
-                    format!("{}, ", program.stage())
+        for turn in program.turns() {
+            let apart = turn.apart && *lanes > 1;
+            let rounds = if apart { *lanes } else { 1 };
+            for (round, index) in
+                (0..rounds).flat_map(|round| turn.steps.clone().map(move |index| (round, index)))
+            {
+                let Some(step) = program.step(index) else {
+                    continue;
                 };
-                unusable(
-                    program,
-                    format!(
-                        "{stage}step {index} ({} `{}`)",
-                        step.op().name(),
-                        step.name()
-                    ),
-                    error,
-                )
-            })?;
-            if let Some(stream) = stream {
-                stream.leave(index);
+                if cancellation.is_cancelled() {
+                    return Err(RuntimeError::Cancelled);
+                }
+                let start = O::TIMED.then(Instant::now);
+                if let Some(stream) = stream {
+                    stream.reach(index).map_err(|source| RuntimeError::Open {
+                        origin: model.origin().to_owned(),
+                        source,
+                    })?;
+                }
+                model
+                    .verified()
+                    .check(&package, &step, pool)
+                    .map_err(|error| model.damaged(error, step.name()))?;
+                if apart {
+                    place.lanes = round..round + 1;
+                } else {
+                    place.lanes = 0..*lanes;
+                }
+                place.moments = norms.take(&step.op(), &mut groups);
+                step::run(&step, &place, model.kernels(), arena, pool)
+                    .map_err(|error| failed(program, index, &step, error))?;
+                if let Some(stream) = stream
+                    && round + 1 == rounds
+                {
+                    stream.leave(index);
+                }
+                observer.step(StepInfo {
+                    stage: program.stage(),
+                    index,
+                    count: program.len(),
+                    op: step.op().name(),
+                    name: step.name(),
+                    integers: step::integers(&step),
+                    lane: apart.then_some(round),
+                    macs: step::macs(&step, *chunks).saturating_mul(place.lanes.len() as u64),
+                    elapsed: start.map_or(Duration::ZERO, |start| start.elapsed()),
+                });
             }
-            observer.step(StepInfo {
-                stage: program.stage(),
-                index,
-                count: program.len(),
-                op: step.op().name(),
-                name: step.name(),
-                integers: step::integers(&step),
-                macs: step::macs(&step, *chunks).saturating_mul(*lanes as u64),
-                elapsed: start.map_or(Duration::ZERO, |start| start.elapsed()),
-            });
         }
         Ok(())
     }
+}
+
+/// The error of a step that cannot be run.
+fn failed(
+    program: &Program<'_>,
+    index: usize,
+    step: &Step<'_>,
+    error: impl fmt::Display,
+) -> RuntimeError {
+    let stage = match program.stage() {
+        Stage::Whole => String::new(),
+        stage => format!("{stage}, "),
+    };
+    let part = format!(
+        "{stage}step {index} ({} `{}`)",
+        step.op().name(),
+        step.name()
+    );
+    unusable(program, part, error)
 }
 
 /// What a graph has computed, until the session is used again.

@@ -314,7 +314,11 @@ impl Model {
         programs
             .iter()
             .fold((0, 0), |(arena, scratch), (id, lanes)| {
-                let bytes = self.lane_bytes(*id).saturating_mul(*lanes as u64);
+                let shared = self.stages(*id).map(|program| program.shared_bytes()).max();
+                let bytes = self
+                    .lane_bytes(*id)
+                    .saturating_mul(*lanes as u64)
+                    .saturating_add(shared.unwrap_or(0));
                 let most = self
                     .stages(*id)
                     .map(|program| program.thread_scratch_bytes())
@@ -323,11 +327,11 @@ impl Model {
             })
     }
 
-    /// The most bytes of weights that one step of these programs reads.
+    /// The most bytes of weights that one step of these programs reads, or all that lanes run in one turn.
     pub fn largest_layer(&self, programs: &[(ProgramId, usize)]) -> u64 {
         let stages = programs.iter().flat_map(|(id, _)| self.stages(*id));
         stages
-            .map(|program| stream::largest_step(&program))
+            .map(|program| stream::largest_turn(&program))
             .max()
             .unwrap_or(0)
     }
@@ -409,10 +413,11 @@ impl Model {
             .saturating_add(program)
     }
 
-    /// Bytes from one lane of a graph to the next, the same in all its stages: what is pinned stays where it is.
+    /// Bytes from one lane of a graph to the next, the same in all its stages: what is pinned stays where it is. What lanes
+    /// share comes after the last.
     pub(super) fn lane_bytes(&self, id: ProgramId) -> u64 {
         self.stages(id)
-            .map(|program| program.arena_bytes().next_multiple_of(64))
+            .map(|program| program.lane_bytes().next_multiple_of(64))
             .max()
             .unwrap_or(0)
     }

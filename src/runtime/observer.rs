@@ -19,7 +19,9 @@ pub struct StepInfo<'a> {
     pub name: &'a str,
     /// Whether it multiplies codes.
     pub integers: bool,
-    /// Multiplications with addition, over all lanes.
+    /// The lane, where lanes take turns; `None` if all have run it.
+    pub lane: Option<usize>,
+    /// Multiplications with addition, over the lanes that have run it.
     pub macs: u64,
     /// How long it took; zero unless the observer is [`Observer::TIMED`].
     pub elapsed: Duration,
@@ -30,7 +32,7 @@ pub trait Observer {
     /// Whether [`StepInfo::elapsed`] is wanted. Without it no clock is read.
     const TIMED: bool = true;
 
-    /// Called after each step, on the thread that runs the evaluation.
+    /// Called after each step, for each lane where lanes take turns, on the thread that runs the evaluation.
     fn step(&mut self, step: StepInfo<'_>);
 }
 

@@ -29,10 +29,16 @@ pub(super) enum StepError {
     Lanes,
 }
 
-/// Where a program's operands are, and how many chunks its context has.
+/// Where a program's operands are, in which lanes, and how many chunks its context has.
 pub(super) struct Place<'w> {
-    pub lanes: usize,
+    /// The lanes that the step is run in.
+    pub lanes: std::ops::Range<usize>,
+    /// Bytes from one lane to the next.
     pub lane_bytes: usize,
+    /// Where in a program's arena what all lanes share begins.
+    pub border: usize,
+    /// Where it begins in the session's: after the last lane.
+    pub shared: usize,
     pub chunks: Chunks,
     pub weights: &'w [u8],
     /// Of the step, if it is a norm.
@@ -53,7 +59,7 @@ pub(super) fn macs(step: &Step<'_>, chunks: Chunks) -> u64 {
     operator(step, chunks).macs()
 }
 
-/// Runs a step on all lanes.
+/// Runs a step on the lanes of a place.
 pub(super) fn run(
     step: &Step<'_>,
     place: &Place<'_>,
@@ -169,13 +175,18 @@ impl<'a> Launcher<'_, 'a> {
                 step: &self.step,
                 op: self.op,
                 base: lane * self.place.lane_bytes,
+                border: self.place.border,
+                shared: self.place.shared,
                 weights: self.place.weights,
                 moments: self.place.moments,
                 claims: &mut self.claims,
             })
         };
-        let first = lane(0)?;
-        let second = (self.place.lanes > 1).then(|| lane(1)).transpose()?;
+        let lanes = &self.place.lanes;
+        let first = lane(lanes.start)?;
+        let second = (lanes.len() > 1)
+            .then(|| lane(lanes.start + 1))
+            .transpose()?;
         let mut job = Lanes::new(first, second).ok_or(StepError::Lanes)?;
         let (needed, planned) = (job.scratch_bytes(), self.scratch.bytes());
         if needed > planned {
@@ -192,6 +203,8 @@ struct Operands<'c, 'a> {
     /// The step's operator, for as many chunks as there are.
     op: Op,
     base: usize,
+    border: usize,
+    shared: usize,
     weights: &'a [u8],
     moments: Moments<'a>,
     claims: &'c mut Claims<'a>,
@@ -217,6 +230,14 @@ impl<'a> Operands<'_, 'a> {
         }
     }
 
+    /// Where in the session's arena an offset of the program's is.
+    fn address(&self, offset: usize) -> usize {
+        match offset.checked_sub(self.border) {
+            Some(offset) => self.shared + offset,
+            None => self.base + offset,
+        }
+    }
+
     fn read<T: Plain>(&mut self, slot: &'static str) -> Result<&'a [T], StepError> {
         self.optional(slot)?.ok_or(StepError::Empty(slot))
     }
@@ -226,7 +247,7 @@ impl<'a> Operands<'_, 'a> {
         let (offset, bytes) = (operand.offset as usize, operand.bytes as usize);
         match operand.space {
             Space::Empty => Ok(None),
-            Space::Arena => Ok(Some(self.claims.read(self.base + offset, bytes)?)),
+            Space::Arena => Ok(Some(self.claims.read(self.address(offset), bytes)?)),
             Space::Weights => {
                 let bytes = self
                     .weights
@@ -246,9 +267,8 @@ impl<'a> Operands<'_, 'a> {
         if operand.space != Space::Arena {
             return Err(StepError::Empty(slot));
         }
-        Ok(self
-            .claims
-            .write(self.base + operand.offset as usize, operand.bytes as usize)?)
+        let at = self.address(operand.offset as usize);
+        Ok(self.claims.write(at, operand.bytes as usize)?)
     }
 
     /// The input that may be the output's own buffer.

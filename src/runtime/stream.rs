@@ -6,11 +6,13 @@
 //!                   |<------------- the window ------------->|
 //! ```
 //! The reader walks the steps of the program that runs. It brings a step's weights once they fit in the window beside all
-//! that was brought before and is still in use, and lets go of a step's weights when the step has run. A step whose
-//! weights alone are larger than the window is brought when everything before it is let go. Both walks follow the
-//! program's own table, so nothing is allocated.
+//! that was brought before and is still in use, and lets go of a step's weights when the step has run in every lane. Where
+//! lanes take turns, all the weights of a turn are there until the last lane has had it. What the window has no room for is
+//! brought when it is waited for and all that could be let go has been. Both walks follow the program's own table, so
+//! nothing is allocated.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -80,6 +82,8 @@ struct State {
     left: usize,
     /// Steps whose weights are there.
     ready: usize,
+    /// Steps whose weights are waited for, or were.
+    wanted: usize,
     /// Why the weights of the step `ready` could not be read.
     failed: Option<io::Error>,
     /// Nothing of the last program is resident.
@@ -123,7 +127,7 @@ impl Stream {
         state.window = self.shared.room.saturating_sub(arena_bytes);
         state.program = Some((id, stage));
         state.round += 1;
-        (state.left, state.ready) = (0, 0);
+        (state.left, state.ready, state.wanted) = (0, 0, 0);
         state.failed = None;
         state.empty = false;
         self.shared.changed.notify_all();
@@ -136,6 +140,8 @@ impl Stream {
             return Ok(());
         }
         let start = Instant::now();
+        state.wanted = step + 1;
+        self.shared.changed.notify_all();
         while state.ready <= step {
             if let Some(error) = state.failed.take() {
                 return Err(error);
@@ -146,7 +152,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The step has run.
+    /// The step has run in all lanes.
     pub(super) fn leave(&self, step: usize) {
         let mut state = self.shared.lock();
         state.left = step + 1;
@@ -239,15 +245,46 @@ impl Parts {
         self.ranges[..self.count].iter().copied()
     }
 
+    fn retain(&mut self, keep: impl Fn((u64, u64)) -> bool) {
+        let mut count = 0;
+        for index in 0..self.count {
+            if keep(self.ranges[index]) {
+                self.ranges[count] = self.ranges[index];
+                count += 1;
+            }
+        }
+        self.count = count;
+    }
+
     fn bytes(&self) -> u64 {
         self.iter().map(|(begin, end)| end - begin).sum()
     }
 }
 
-/// Bytes of weights that the step with the most of them reads, of all of a program's.
-pub(super) fn largest_step(program: &Program<'_>) -> u64 {
-    let bytes = program.steps().map(|step| Parts::of(&step, 4096).bytes());
-    bytes.max().unwrap_or(0)
+/// Whether one of these steps, none of which is far away, reads a part of the weights too.
+fn also(steps: Range<usize>, part: (u64, u64), of: impl Fn(usize) -> Option<Parts>) -> bool {
+    let mut steps = steps.filter_map(of);
+    steps.any(|parts| parts.iter().any(|other| other == part))
+}
+
+/// Bytes of weights that the step with the most of them reads, of all of a program's. Steps of one turn count together:
+/// each lane reads them.
+pub(super) fn largest_turn(program: &Program<'_>) -> u64 {
+    let of = |index: usize| program.step(index).map(|step| Parts::of(&step, 4096));
+    let turns = program.turns().map(|turn| {
+        let first = turn.steps.start;
+        let bytes = turn.steps.map(|index| {
+            let before = first.max(index.saturating_sub(NEAR))..index;
+            let parts = of(index);
+            let fresh = parts
+                .iter()
+                .flat_map(Parts::iter)
+                .filter(|part| !also(before.clone(), *part, of));
+            fresh.map(|(begin, end)| end - begin).sum::<u64>()
+        });
+        bytes.sum()
+    });
+    turns.max().unwrap_or(0)
 }
 
 impl Shared {
@@ -295,33 +332,39 @@ impl Shared {
             let step = program.step(index);
             step.map(|step| Parts::of(&step, pages.size()))
         };
-        let held = |parts: &Parts| -> u64 { parts.iter().map(|part| pages.bytes(part)).sum() };
         let slice = |(begin, end): (u64, u64)| &weights[begin as usize..end as usize];
-        // What a step that was brought reads too, as the bands of a picture read one matrix, stays for it.
-        let let_go = |index: usize, ahead: usize| -> u64 {
-            let Some(parts) = parts_of(index) else {
-                return 0;
-            };
-            let wanted = |part: (u64, u64)| {
-                let near = ahead.min(index + 1 + NEAR);
-                let mut later = (index + 1..near).filter_map(parts_of);
-                later.any(|later| later.iter().any(|other| other == part))
-            };
-            for part in parts.iter().filter(|part| !wanted(*part)) {
+        // What a step before `until` reads too, as the bands of a picture read one matrix, stays for it.
+        let let_go = |index: usize, until: usize| -> u64 {
+            let later = index + 1..until.min(index + 1 + NEAR);
+            let parts = parts_of(index);
+            let parts = parts.iter().flat_map(Parts::iter);
+            let last = parts.filter(|part| !also(later.clone(), *part, parts_of));
+            last.map(|part| {
                 pages.let_go(slice(part));
                 if part.0 >= self.cached {
                     // Of what the system keeps in blocks, one that an earlier part has ended in can go now.
                     model.forget((part.0.saturating_sub(BLOCK).max(self.cached), part.1));
                 }
-            }
-            held(&parts)
+                pages.bytes(part)
+            })
+            .sum()
         };
         let (mut ahead, mut behind, mut resident) = (0, 0, 0);
-        let mut next = parts_of(0);
+        // What of a step's is not there yet.
+        let fresh = |index: usize, behind: usize| {
+            let before = behind.max(index.saturating_sub(NEAR))..index;
+            let mut parts = parts_of(index)?;
+            parts.retain(|part| !also(before.clone(), part, parts_of));
+            Some(parts)
+        };
+        let held = |parts: &Parts| -> u64 { parts.iter().map(|part| pages.bytes(part)).sum() };
+        let mut next = fresh(0, 0);
         loop {
             let mut state = self.lock();
             loop {
-                let room = |parts: &Parts| resident == 0 || resident + held(parts) <= state.window;
+                let room = |parts: &Parts| {
+                    resident + held(parts) <= state.window || resident == 0 || ahead < state.wanted
+                };
                 if state.round != round {
                     drop(state);
                     (behind..ahead).for_each(|index| _ = let_go(index, ahead));
@@ -336,7 +379,8 @@ impl Shared {
             }
             if behind < state.left.min(ahead) {
                 drop(state);
-                resident -= let_go(behind, ahead);
+                // The next step counts on what it has not to bring.
+                resident -= let_go(behind, ahead + 1);
                 behind += 1;
                 continue;
             }
@@ -357,7 +401,7 @@ impl Shared {
                     if state.round == round {
                         state.ready = ahead;
                     }
-                    next = parts_of(ahead);
+                    next = fresh(ahead, behind);
                 }
                 Err(error) => state.failed = Some(error),
             }

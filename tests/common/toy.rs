@@ -24,21 +24,30 @@ pub fn package(card: &Value, scheduler: &Value) -> Vec<u8> {
 
 /// The same for other widths and heights.
 pub fn package_of(sizes: &[(u32, u32)], card: &Value, scheduler: &Value) -> Vec<u8> {
-    written(sizes, card, scheduler, [&[], &[]])
+    written(Parts::default(), sizes, card, scheduler, [&[], &[]])
+}
+
+/// A package that draws the same pictures, whose UNet shares a part of its arena among lanes.
+pub fn package_in_turns(card: &Value, scheduler: &Value) -> Vec<u8> {
+    let parts = Parts {
+        in_turns: true,
+        ..Parts::default()
+    };
+    written(parts, &SIZES, card, scheduler, [&[], &[]])
 }
 
 /// The same, with the UNet alone, and with the VAE alone, at more widths and heights.
 pub fn package_with(card: &Value, scheduler: &Value, more: [&[(u32, u32)]; 2]) -> Vec<u8> {
-    written(&SIZES, card, scheduler, more)
+    written(Parts::default(), &SIZES, card, scheduler, more)
 }
 
 fn written(
+    mut parts: Parts,
     sizes: &[(u32, u32)],
     card: &Value,
     scheduler: &Value,
     [unets, vaes]: [&[(u32, u32)]; 2],
 ) -> Vec<u8> {
-    let mut parts = Parts::default();
     parts.text_encoder(1);
     for (width, height) in unets {
         parts.unet(*height, *width);
@@ -100,6 +109,14 @@ pub fn write_with(folder: &Path, card: &Value, scheduler: &Value) -> PathBuf {
     path
 }
 
+/// Writes [`package_in_turns`] to `turns.kiln` in a folder.
+pub fn write_in_turns(folder: &Path) -> PathBuf {
+    let path = folder.join("turns.kiln");
+    let package = package_in_turns(&json!({}), &json!({}));
+    fs::write(&path, package).expect("the folder can be written to");
+    path
+}
+
 fn merged(mut object: Value, changes: &Value) -> String {
     for (key, value) in changes.as_object().expect("an object") {
         object[key] = value.clone();
@@ -111,6 +128,8 @@ fn merged(mut object: Value, changes: &Value) -> String {
 struct Parts {
     weights: Vec<u8>,
     programs: Vec<ProgramRecord>,
+    /// Whether the UNet's lanes take turns.
+    in_turns: bool,
 }
 
 /// The arena of a program: buffers one after another.
@@ -159,6 +178,7 @@ impl Parts {
             arena_bytes: arena.0,
             thread_scratch_bytes: 1 << 18,
             pinned_bytes: 0,
+            shared_bytes: 0,
             max_chunks: 1,
             inputs,
             outputs,
@@ -203,9 +223,10 @@ impl Parts {
         let sample = arena.take(DType::F32, pixels * CHANNELS);
         let timestep = arena.take(DType::F32, 1);
         let context = arena.take(DType::F32, TOKENS * DIM);
+        let out = arena.take(DType::F32, pixels * CHANNELS);
+        let own = arena.0;
         let time = arena.take(DType::F32, CHANNELS);
         let attended = arena.take(DType::F32, pixels * CHANNELS);
-        let out = arena.take(DType::F32, pixels * CHANNELS);
         let frequencies = self.weight(CHANNELS / 2, 0.01);
         let weight = self.weight(CHANNELS * 16, 0.5);
         let keys = Operand {
@@ -263,6 +284,13 @@ impl Parts {
             (inputs, outputs),
             steps,
         );
+        if self.in_turns {
+            let unet = self.programs.last_mut().expect("just pushed");
+            unet.shared_bytes = arena.0 - own;
+            unet.steps[..2]
+                .iter_mut()
+                .for_each(|step| step.joined = true);
+        }
     }
 
     fn vae_decoder(&mut self, height: u32, width: u32) {
@@ -357,6 +385,7 @@ fn step(op: Op, name: &str, operands: &[Operand]) -> StepRecord {
         operands: operands.to_vec(),
         name: name.into(),
         per_chunk: false,
+        joined: false,
     }
 }
 

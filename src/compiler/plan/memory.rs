@@ -32,7 +32,8 @@ impl Lifetime {
         self.first <= other.last && other.first <= self.last
     }
 
-    fn padded(&self) -> u64 {
+    /// What it takes of an arena.
+    pub fn padded(&self) -> u64 {
         self.bytes.next_multiple_of(ALIGNMENT)
     }
 }
@@ -117,7 +118,8 @@ pub fn conflict(lifetimes: &[Lifetime], arena: &Arena) -> Option<(usize, usize)>
         })
 }
 
-fn orders(lifetimes: &[Lifetime]) -> Vec<Vec<usize>> {
+/// Orders in which buffers may be placed.
+pub(super) fn orders(lifetimes: &[Lifetime]) -> Vec<Vec<usize>> {
     fn by<K: Ord>(count: usize, key: impl FnMut(&usize) -> K) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(key);
@@ -151,14 +153,17 @@ fn orders(lifetimes: &[Lifetime]) -> Vec<Vec<usize>> {
     ]
 }
 
+/// Which gap a buffer is placed in.
 #[derive(Clone, Copy)]
-enum Fit {
+pub(super) enum Fit {
+    /// The lowest.
     First,
+    /// The smallest.
     Best,
 }
 
 /// Places the buffers in that order; returns the size of the arena and the offsets.
-fn place(lifetimes: &[Lifetime], order: &[usize], fit: Fit) -> (u64, Vec<u64>) {
+pub(super) fn place(lifetimes: &[Lifetime], order: &[usize], fit: Fit) -> (u64, Vec<u64>) {
     let mut offsets = vec![0u64; lifetimes.len()];
     let mut top = 0;
     // Those already placed, by offset.

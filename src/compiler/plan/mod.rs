@@ -4,6 +4,7 @@
 //! - `bands`: what is too large to be whole is computed in bands of rows.
 //! - `buffers`: what values need a place in the arena, and when.
 //! - `memory`: every value that is not a weight gets its place in the arena.
+//! - `lanes`: what of the arena is there once for two lanes.
 //! - `weights`: every weight gets its place in the package, packed as the kernels read it.
 //! - `pinned`: what the stages of a graph give to each other gets its place in all their arenas.
 //! - `program`: all together make the steps.
@@ -14,6 +15,7 @@
 
 mod bands;
 mod buffers;
+mod lanes;
 pub mod memory;
 mod pinned;
 mod program;
@@ -32,6 +34,7 @@ use kiln_package::{DType, GraphKind, PackageWriter, ProgramRecord, Stage, WriteE
 use crate::Cancel;
 use crate::graph::{Graph, Node};
 pub use bands::Bands;
+pub use lanes::Lanes;
 use pinned::Pinned;
 pub use text::Listing;
 pub use weights::{Form, PlacedWeight, Weights};
@@ -105,6 +108,8 @@ pub struct PackageParts {
     pub graphs: Vec<Part>,
     /// When large pictures are treated in bands.
     pub bands: Bands,
+    /// When lanes share a part of an arena.
+    pub lanes: Lanes,
     /// Ends planning and writing with an error, between two weights.
     pub cancel: Cancel,
 }
@@ -235,7 +240,7 @@ impl Plan {
                     part,
                     precision.dtype(),
                     &pinned,
-                    parts.bands,
+                    (parts.bands, parts.lanes),
                     &mut weights,
                 )?);
             }

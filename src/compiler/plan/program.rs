@@ -7,6 +7,7 @@ use kiln_package::{
 
 use super::bands::{self, Bands, View};
 use super::buffers::Location;
+use super::lanes::{self, Lanes, Shared};
 use super::memory;
 use super::pinned::Pinned;
 use super::weights::{Form, Weights};
@@ -75,14 +76,14 @@ pub fn plan(
     part: &Part,
     activation: DType,
     pinned: &Pinned,
-    bands: Bands,
+    (bands, shared): (Bands, Lanes),
     weights: &mut Weights,
 ) -> Result<ProgramRecord, PlanError> {
     let graph = &part.graph;
     let (lowering, buffers) = bands::choose(part, lower(graph)?, pinned, activation, bands)?;
     let nodes = lowering.steps;
     let chunks = Chunks::of(part, pinned, &nodes)?;
-    let arena = memory::assign(&buffers.lifetimes);
+    let Shared { arena, own, joined } = lanes::assign(part, &nodes, &buffers, activation, shared)?;
     if let Some((a, b)) = memory::conflict(&buffers.lifetimes, &arena) {
         return Err(PlanError::Overlap {
             graph: graph.name.clone(),
@@ -158,6 +159,7 @@ pub fn plan(
             operands,
             name: step_name(node),
             per_chunk: chunks.steps[index],
+            joined: joined[index],
         });
     }
 
@@ -192,6 +194,7 @@ pub fn plan(
         arena_bytes: pinned.bytes + arena.bytes,
         thread_scratch_bytes: scratch.max().unwrap_or(0) as u64,
         pinned_bytes: pinned.bytes,
+        shared_bytes: arena.bytes - own,
         max_chunks: if has_chunks { pinned.max_chunks } else { 1 },
         inputs: graph.inputs.iter().map(port).collect::<Result<_, _>>()?,
         outputs: graph.outputs.iter().map(port).collect::<Result<_, _>>()?,

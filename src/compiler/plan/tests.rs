@@ -1,4 +1,5 @@
 mod codes;
+mod lanes;
 mod stages;
 mod unet;
 

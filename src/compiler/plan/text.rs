@@ -11,6 +11,8 @@
 //! ```
 //!
 //! `a+b` is `b` bytes from `a` on. Rows are those for all chunks; `per-chunk` marks what has fewer of them for fewer chunks.
+//! Where lanes share a part of the arena its size stands after the pinned bytes, and `joined` marks a step that is of one turn
+//! with the next.
 
 use std::fmt;
 
@@ -29,14 +31,16 @@ impl fmt::Display for Listing<'_> {
             width,
             arena_bytes,
             pinned_bytes,
+            shared_bytes,
             max_chunks,
             ..
         } = self.0;
         write!(f, "program {graph} {stage} {width}x{height}: ")?;
-        writeln!(
-            f,
-            "arena {arena_bytes}, pinned {pinned_bytes}, chunks {max_chunks}"
-        )?;
+        write!(f, "arena {arena_bytes}, pinned {pinned_bytes}, ")?;
+        if *shared_bytes > 0 {
+            write!(f, "shared {shared_bytes}, ")?;
+        }
+        writeln!(f, "chunks {max_chunks}")?;
         self.0
             .inputs
             .iter()
@@ -81,9 +85,10 @@ fn write_step(f: &mut fmt::Formatter<'_>, index: usize, step: &StepRecord) -> fm
     let (op, attributes) = (step.op.name(), attributes.join(", "));
     writeln!(
         f,
-        "  {index} {op} {:?}{} {{{attributes}}}",
+        "  {index} {op} {:?}{}{} {{{attributes}}}",
         step.name,
-        mark(step.per_chunk)
+        mark(step.per_chunk),
+        if step.joined { " joined" } else { "" }
     )?;
     for (slot, operand) in step
         .op

@@ -4,9 +4,9 @@ use super::*;
 
 const ROWS: u32 = 6;
 const CHUNKS: u32 = 3;
-const PINNED: u64 = 192 + 64;
+pub(super) const PINNED: u64 = 192 + 64;
 
-fn port(name: &str, offset: u64, shape: &[u32]) -> PortRecord {
+pub(super) fn port(name: &str, offset: u64, shape: &[u32]) -> PortRecord {
     let bytes = 2 * shape.iter().product::<u32>();
     PortRecord {
         name: name.to_owned(),
@@ -19,7 +19,7 @@ fn port(name: &str, offset: u64, shape: &[u32]) -> PortRecord {
     }
 }
 
-fn step(op: Op, offsets: &[(usize, u64)], name: &str) -> StepRecord {
+pub(super) fn step(op: Op, offsets: &[(usize, u64)], name: &str) -> StepRecord {
     let mut operands = vec![Operand::EMPTY; op.slots().len()];
     for (slot, offset) in offsets {
         let required = op.requirement(op.slots()[*slot].name).unwrap().unwrap();
@@ -37,11 +37,12 @@ fn step(op: Op, offsets: &[(usize, u64)], name: &str) -> StepRecord {
         operands,
         name: name.to_owned(),
         per_chunk: name.ends_with('*'),
+        joined: false,
     }
 }
 
 /// `k` from the context in chunks, `shift` from the timestep; both read by the step.
-fn staged() -> PackageWriter {
+pub(super) fn staged() -> PackageWriter {
     let record = |stage, arena_bytes, inputs, outputs, steps| ProgramRecord {
         graph: GraphKind::Unet,
         stage,
@@ -51,6 +52,7 @@ fn staged() -> PackageWriter {
         arena_bytes,
         thread_scratch_bytes: 0,
         pinned_bytes: PINNED,
+        shared_bytes: 0,
         max_chunks: if stage == Stage::Timestep { 1 } else { CHUNKS },
         inputs,
         outputs,

@@ -54,6 +54,7 @@ impl Build {
                 arena_bytes: 0,
                 thread_scratch_bytes: 1 << 20,
                 pinned_bytes: 0,
+                shared_bytes: 0,
                 max_chunks: 1,
                 inputs: Vec::new(),
                 outputs: Vec::new(),
@@ -140,6 +141,7 @@ impl Build {
             operands: operands.to_vec(),
             name: name.to_owned(),
             per_chunk: false,
+            joined: false,
         });
     }
 

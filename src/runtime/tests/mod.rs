@@ -6,3 +6,4 @@ mod operators;
 mod session;
 mod stages;
 mod stream;
+mod turns;

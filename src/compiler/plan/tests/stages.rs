@@ -264,6 +264,14 @@ fn a_program_prints() {
     ] {
         assert!(text.contains(expected), "{expected:?} in\n{text}");
     }
+    let mut shared = programs[2].clone();
+    (shared.shared_bytes, shared.steps[0].joined) = (64, true);
+    let shared = Listing(&shared).to_string();
+    assert!(
+        shared.contains(", pinned 2368, shared 64, chunks 3\n"),
+        "{shared}"
+    );
+    assert_eq!(shared.matches("\" joined {").count(), 1, "{shared}");
     assert_eq!(
         text,
         records(staged(3), Precision::Int8)
