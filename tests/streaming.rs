@@ -59,6 +59,7 @@ fn decoder() -> ProgramRecord {
         arena_bytes: DECODED_BYTES + 4 * u64::from(ROWS * DEPTH),
         thread_scratch_bytes: 1 << 20,
         pinned_bytes: 0,
+        shared_bytes: 0,
         max_chunks: 1,
         clip_skip: 0,
         inputs: vec![port("latents", [ROWS, DEPTH], DECODED_BYTES)],
@@ -68,6 +69,7 @@ fn decoder() -> ProgramRecord {
             operands: slots.collect(),
             name: "decode".into(),
             per_chunk: false,
+            joined: false,
         }],
     }
 }
