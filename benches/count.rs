@@ -33,7 +33,9 @@ fn count() -> Result<(), Box<dyn Error>> {
     for _ in 0..times {
         let start = ticks();
         problem.run(kernels, 1);
-        let run = ticks().zip(start).map(|(end, start)| end.wrapping_sub(start));
+        let run = ticks()
+            .zip(start)
+            .map(|(end, start)| end.wrapping_sub(start));
         least = least.into_iter().chain(run).min();
     }
     match least {
