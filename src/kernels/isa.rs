@@ -10,6 +10,8 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// AVX2 with dot products of bytes in its own encoding (AVX-VNNI), as CPUs without AVX-512 have them.
+    AvxVnni,
     /// AVX-512 (F, BW, DQ, VL, VNNI) with FMA and F16C.
     Avx512Vnni,
     /// Advanced SIMD of AArch64, which every such CPU has.
@@ -28,6 +30,7 @@ impl Isa {
         Isa::NeonDot,
         Isa::NeonI8mm,
         Isa::Avx2,
+        Isa::AvxVnni,
         Isa::Avx512Vnni,
     ];
 
@@ -36,6 +39,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Neon => "neon",
             Isa::NeonDot => "neondot",
@@ -53,6 +57,8 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
                 Isa::Avx2.available()
@@ -73,7 +79,7 @@ impl Isa {
             #[cfg(not(target_arch = "aarch64"))]
             Isa::NeonDot | Isa::NeonI8mm => false,
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
         }
     }
 

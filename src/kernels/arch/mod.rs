@@ -6,6 +6,8 @@ use crate::{F16, Isa, Kernels, PANEL, Quantizer, job::Body};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
@@ -21,6 +23,8 @@ pub unsafe fn run<B: Body>(body: &B, phase: usize, task: usize, scratch: &mut [u
         match kernels.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::run(body, phase, task, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::run(body, phase, task, scratch),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => avx512vnni::run(body, phase, task, scratch),
             #[cfg(target_arch = "aarch64")]
@@ -39,7 +43,7 @@ pub fn f16_to_f32(kernels: Kernels, from: &[F16], to: &mut [f32]) {
     match kernels.isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
-        Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f16_to_f32(from, to) },
@@ -57,7 +61,7 @@ pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
     match kernels.isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
-        Isa::Avx2 | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f32_to_f16(from, to) },

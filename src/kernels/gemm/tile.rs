@@ -24,7 +24,7 @@ pub fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
     match kernels.isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
-        Isa::Avx2 => unsafe { super::avx2::multiply(a, b, sums) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { super::avx2::multiply(a, b, sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the same.
         Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },

@@ -185,7 +185,7 @@ fn no_tile(_: Isa) -> Option<&'static str> {
 fn gemm_tile(isa: Isa) -> Option<&'static str> {
     match isa {
         Isa::Scalar => None,
-        Isa::Avx2 | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Some("6x16"),
+        Isa::Avx2 | Isa::AvxVnni | Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Some("6x16"),
         Isa::Avx512Vnni => Some("12x32"),
     }
 }
@@ -195,7 +195,7 @@ fn int8_tile(isa: Isa) -> Option<&'static str> {
         Isa::Scalar => None,
         Isa::Neon => Some("2x16"),
         Isa::NeonI8mm => Some("4x16"),
-        Isa::Avx2 | Isa::NeonDot => Some("6x16"),
+        Isa::Avx2 | Isa::AvxVnni | Isa::NeonDot => Some("6x16"),
         Isa::Avx512Vnni => Some("12x32"),
     }
 }

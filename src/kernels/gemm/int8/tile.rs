@@ -55,6 +55,9 @@ impl Left for u8 {
         match kernels.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
+            Isa::AvxVnni => unsafe { super::avxvnni::multiply(a, b, sums) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the same.
             Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the same.
