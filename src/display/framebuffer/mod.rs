@@ -22,13 +22,14 @@ pub struct Framebuffer {
     path: PathBuf,
     file: File,
     geometry: Geometry,
+    is_device: bool,
     rotation: Rotation,
     colors: Colors,
     dither: Dither,
 }
 
 impl Framebuffer {
-    /// A device such as `/dev/fb0`, as its driver says it is.
+    /// A device such as `/dev/fb0`, as its driver says it is. It is switched on.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DisplayError> {
         let path = path.as_ref();
         let file = OpenOptions::new()
@@ -46,7 +47,12 @@ impl Framebuffer {
                 path: path.display().to_string(),
                 found,
             })?;
-        Self::new(path, file, geometry)
+        ioctl::switch_on(&file, &variable);
+        let opened = Self::new(path, file, geometry)?;
+        Ok(Self {
+            is_device: true,
+            ..opened
+        })
     }
 
     /// A file of this geometry, made if it is not there and brought to its size.
@@ -70,6 +76,7 @@ impl Framebuffer {
             path: path.to_owned(),
             file,
             geometry,
+            is_device: false,
             rotation: Rotation::None,
             colors: Colors::Full,
             dither: Dither::default(),
@@ -100,6 +107,11 @@ impl Display for Framebuffer {
     fn size(&self) -> (u32, u32) {
         self.rotation
             .turned((self.geometry.width, self.geometry.height))
+    }
+
+    /// The kernel's console writes on a device too.
+    fn is_shared(&self) -> bool {
+        self.is_device
     }
 
     fn show(&mut self, frame: &Frame) -> Result<(), DisplayError> {
