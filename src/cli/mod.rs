@@ -33,7 +33,7 @@ mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CliError;
@@ -122,6 +122,25 @@ fn usage(error: &clap::Error) -> Result<(), CliError> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(CliError::Usage(
             "a command is missing, such as draw; see kiln --help".into(),
         )),
-        _ => Err(CliError::Usage(error::line(error))),
+        _ => Err(CliError::Usage(match left_out(error) {
+            Some(command) => format!("this program was built without `kiln {command}`"),
+            None => error::line(error),
+        })),
     }
+}
+
+/// The command that was asked for, if it comes with a feature that this program was built without.
+fn left_out(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let features = [
+        ("compile", cfg!(feature = "compile")),
+        ("kiosk", cfg!(feature = "kiosk")),
+    ];
+    features
+        .into_iter()
+        .filter(|(_, is_there)| !is_there)
+        .map(|(command, _)| command)
+        .find(|command| command == name)
 }

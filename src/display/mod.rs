@@ -53,4 +53,9 @@ pub trait Display {
 
     /// Shows a frame of that size.
     fn show(&mut self, frame: &Frame) -> Result<(), DisplayError>;
+
+    /// Whether others write on it too, so that a frame does not stay unless it is shown again from time to time.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

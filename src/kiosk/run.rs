@@ -141,7 +141,7 @@ impl Kiosk {
             self.watchdog.beat();
             clocks.check(outside);
             let now = outside.monotonic();
-            self.stage.retry(now);
+            self.stage.keep_up(now);
             if outside.takes_reload() {
                 match self.reload(reload) {
                     Some(new) => (studio, due) = (new, due.min(now + self.config.every)),
@@ -231,7 +231,7 @@ impl Kiosk {
         });
         let settings = match settings {
             Ok(settings) => settings,
-            Err(error) => return self.failed(running, &error),
+            Err(error) => return self.failed(outside.monotonic(), running, &error),
         };
         tracing::info!(
             prompt = settings.prompt,
@@ -272,7 +272,7 @@ impl Kiosk {
             Ok(picture) => picture,
             // What is kept is gone on with at the next start.
             Err(Error::Cancelled) => return Outcome::Ended,
-            Err(error) => return self.failed(running, &error.to_string()),
+            Err(error) => return self.failed(outside.monotonic(), running, &error.to_string()),
         };
         if !picture.cut().is_empty() {
             tracing::warn!(
@@ -292,7 +292,7 @@ impl Kiosk {
             Ok(()) => self
                 .state
                 .end(running, &settings.prompt, &png, self.config.keep),
-            Err(error) => return self.failed(running, &error.to_string()),
+            Err(error) => return self.failed(outside.monotonic(), running, &error.to_string()),
         }
         if kept.is_some() {
             drawing::remove(&checkpoint);
@@ -303,12 +303,12 @@ impl Kiosk {
     }
 
     /// A drawing that cannot be: told, and left out.
-    fn failed(&mut self, running: &Running, error: &str) -> Outcome {
+    fn failed(&mut self, now: Duration, running: &Running, error: &str) -> Outcome {
         tracing::error!(
             prompt = beginning(&running.line),
             "{error}; the next prompt is tried"
         );
-        self.stage.progress(Duration::MAX, None, None);
+        self.stage.progress(now, None, None);
         drawing::remove(&self.state.checkpoint());
         self.state.give_up();
         Outcome::Failed

@@ -8,6 +8,8 @@ use crate::display::{Display, DisplayError, Look, Screen};
 
 /// How long to wait before a display that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long a frame is left to itself on a display that others write on.
+const REFRESH: Duration = Duration::from_secs(10);
 /// The least time between two frames of a picture that is being drawn.
 const BETWEEN: Duration = Duration::from_millis(100);
 
@@ -23,6 +25,8 @@ struct Place {
     is_given: bool,
     tried: Option<Duration>,
     complained: bool,
+    /// When it took a frame last.
+    shown: Duration,
 }
 
 /// What is to be seen.
@@ -131,14 +135,12 @@ impl Stage {
         self.shown = now;
     }
 
-    /// Tries displays that are not there once more.
-    pub(super) fn retry(&mut self, now: Duration) {
-        for place in self
-            .places
-            .iter_mut()
-            .filter(|place| place.tried.is_some() || place.there.is_none())
-        {
-            place.show(now, &self.seen);
+    /// Tries displays that are not there once more, and shows again what others may have written over.
+    pub(super) fn keep_up(&mut self, now: Duration) {
+        for place in &mut self.places {
+            if place.tried.is_some() || place.there.is_none() || place.is_stale(now) {
+                place.show(now, &self.seen);
+            }
         }
     }
 }
@@ -162,12 +164,19 @@ impl Place {
             is_given: false,
             tried: None,
             complained: false,
+            shown: Duration::ZERO,
         }
     }
 
     /// Whether something of a picture that is being drawn is seen on it.
     fn is_lively(&self) -> bool {
         self.look.progress || self.look.preview
+    }
+
+    /// Whether its frame may have been written over.
+    fn is_stale(&self, now: Duration) -> bool {
+        let is_shared = |(display, _): &(Box<dyn Display>, _)| display.is_shared();
+        self.there.as_ref().is_some_and(is_shared) && now.saturating_sub(self.shown) >= REFRESH
     }
 
     fn show(&mut self, now: Duration, seen: &Seen) {
@@ -196,6 +205,7 @@ impl Place {
         match display.show(screen.compose()) {
             Ok(()) => {
                 self.tried = None;
+                self.shown = now;
                 if std::mem::take(&mut self.complained) {
                     tracing::info!("{}: the display is there", self.name);
                 }
@@ -224,5 +234,62 @@ impl Place {
                 "{name}{text}; the kiosk goes on without this display and tries it again"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::display::Frame;
+
+    /// Counts what it is shown.
+    struct Counting {
+        frames: Rc<Cell<u32>>,
+        is_shared: bool,
+    }
+
+    impl Display for Counting {
+        fn size(&self) -> (u32, u32) {
+            (32, 16)
+        }
+
+        fn show(&mut self, _: &Frame) -> Result<(), DisplayError> {
+            self.frames.set(self.frames.get() + 1);
+            Ok(())
+        }
+
+        fn is_shared(&self) -> bool {
+            self.is_shared
+        }
+    }
+
+    #[test]
+    fn what_others_write_on_is_shown_again() {
+        let mut stage = Stage::default();
+        let counts = [true, false].map(|is_shared| {
+            let frames = Rc::new(Cell::new(0));
+            let display = Counting {
+                frames: frames.clone(),
+                is_shared,
+            };
+            let given = stage.give("counting", Look::default(), Box::new(display));
+            given.expect("a display of that size");
+            frames
+        });
+        let seconds = Duration::from_secs;
+        stage.picture(seconds(100), (1, 1), &[255, 0, 0], "red");
+        let shown = || counts.each_ref().map(|frames| frames.get());
+        assert_eq!(shown(), [1, 1]);
+        stage.keep_up(seconds(109));
+        assert_eq!(shown(), [1, 1]);
+        stage.keep_up(seconds(110));
+        assert_eq!(shown(), [2, 1]);
+        stage.keep_up(seconds(119));
+        assert_eq!(shown(), [2, 1]);
+        stage.keep_up(seconds(120));
+        assert_eq!(shown(), [3, 1]);
     }
 }

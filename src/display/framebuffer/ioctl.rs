@@ -7,7 +7,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 const FBIOGET_VSCREENINFO: u32 = 0x4600;
+const FBIOPUT_VSCREENINFO: u32 = 0x4601;
 const FBIOGET_FSCREENINFO: u32 = 0x4602;
+const FBIOBLANK: u32 = 0x4611;
+const FB_ACTIVATE_FORCE: u32 = 128;
+const FB_BLANK_UNBLANK: libc::c_ulong = 0;
 
 /// `struct fb_bitfield`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,8 +39,9 @@ pub(super) struct Variable {
     pub(super) blue: Bits,
     transp: Bits,
     pub(super) nonstd: u32,
-    /// `activate` to `reserved`, which nobody asks about.
-    rest: [u32; 19],
+    activate: u32,
+    /// `height` to `reserved`, which nobody asks about.
+    rest: [u32; 18],
 }
 
 /// `struct fb_fix_screeninfo`.
@@ -66,9 +71,21 @@ pub(super) fn screen(file: &File) -> io::Result<(Fixed, Variable)> {
     Ok((fixed, variable))
 }
 
-/// `T` is the structure that the driver fills for the request.
+/// Switches the screen on, in the mode that it has: as long as the kernel's console has nothing to say it may have left that to whoever
+/// comes first (`CONFIG_FRAMEBUFFER_CONSOLE_DEFERRED_TAKEOVER`), or have blanked the screen. A driver that cannot is none the worse.
+pub(super) fn switch_on(file: &File, variable: &Variable) {
+    let mut variable = Variable {
+        activate: FB_ACTIVATE_FORCE,
+        ..*variable
+    };
+    let _ = ask(file, FBIOPUT_VSCREENINFO, &mut variable);
+    // SAFETY: the file is open, and the request takes a number.
+    unsafe { libc::ioctl(file.as_raw_fd(), FBIOBLANK as _, FB_BLANK_UNBLANK) };
+}
+
+/// `T` is the structure that the driver reads or fills for the request.
 fn ask<T>(file: &File, request: u32, answer: &mut T) -> io::Result<()> {
-    // SAFETY: the file is open; the request writes one structure of the kind that `answer` is laid out as, of integers alone, and
+    // SAFETY: the file is open; the request reads or writes one structure of the kind that `answer` is laid out as, of integers alone, and
     // `answer` outlives the call. A file that is no framebuffer answers with an error.
     match unsafe { libc::ioctl(file.as_raw_fd(), request as _, std::ptr::from_mut(answer)) } {
         0 => Ok(()),

@@ -172,6 +172,30 @@ fn pixels_lie_where_they_should() {
     }
 }
 
+/// Emulated framebuffers do not show a row that is written alone.
+#[test]
+fn rows_are_written_together() {
+    for height in [1, 2, 3, 5, 479, 480, 1080, 4001] {
+        for stride in [1, 64, 2560, 7680, 30_000, 60_000, 1 << 20] {
+            let mut next = 0;
+            for block in blocks(height, stride) {
+                assert_eq!(block.start, next);
+                assert!(
+                    block.len() >= 2.min(height as usize),
+                    "{height} {stride}: {block:?}"
+                );
+                let most = (2 * u64::from(BLOCK)).max(3 * u64::from(stride));
+                assert!(
+                    block.len() as u64 * u64::from(stride) <= most,
+                    "{height} {stride}: {block:?}"
+                );
+                next = block.end;
+            }
+            assert_eq!(next, height);
+        }
+    }
+}
+
 /// 16 bits are dithered without being asked for, and by what is asked for.
 #[test]
 fn few_bits_are_dithered() {
