@@ -223,10 +223,14 @@ impl Parts {
         let sample = arena.take(DType::F32, pixels * CHANNELS);
         let timestep = arena.take(DType::F32, 1);
         let context = arena.take(DType::F32, TOKENS * DIM);
-        let out = arena.take(DType::F32, pixels * CHANNELS);
+        // In turns what is shared comes last.
+        let first = self
+            .in_turns
+            .then(|| arena.take(DType::F32, pixels * CHANNELS));
         let own = arena.0;
         let time = arena.take(DType::F32, CHANNELS);
         let attended = arena.take(DType::F32, pixels * CHANNELS);
+        let out = first.unwrap_or_else(|| arena.take(DType::F32, pixels * CHANNELS));
         let frequencies = self.weight(CHANNELS / 2, 0.01);
         let weight = self.weight(CHANNELS * 16, 0.5);
         let keys = Operand {
