@@ -34,5 +34,5 @@ fn hash(bits: &[u32]) -> u32 {
     let hash = bits.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, bits| {
         (hash ^ u64::from(*bits)).wrapping_mul(0x100_0000_01b3)
     });
-    (hash ^ hash >> 32) as u32
+    (hash ^ (hash >> 32)) as u32
 }

@@ -46,11 +46,14 @@ fn count() -> Result<(), Box<dyn Error>> {
 }
 
 /// The time-stamp counter, where there is one.
+#[cfg(target_arch = "x86_64")]
 fn ticks() -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: every such CPU has it, and Linux lets programs read it.
-    return Some(unsafe { std::arch::x86_64::_rdtsc() });
-    #[cfg(not(target_arch = "x86_64"))]
+    Some(unsafe { std::arch::x86_64::_rdtsc() })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ticks() -> Option<u64> {
     None
 }
 

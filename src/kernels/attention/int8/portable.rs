@@ -57,7 +57,9 @@ impl<T: Element> AttentionInt8<'_, T> {
             match kernels.isa() {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => self.pairs_tile(kernels, head, queries, scratch),
+                #[cfg(target_arch = "x86_64")]
                 Isa::AvxVnni => self.tile::<u8, 6, 1>(kernels, head, queries, scratch),
+                #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni => self.tile::<u8, 12, 2>(kernels, head, queries, scratch),
                 Isa::Neon => self.tile::<i8, 2, 1>(kernels, head, queries, scratch),
                 Isa::NeonDot => self.tile::<i8, 6, 1>(kernels, head, queries, scratch),

@@ -29,7 +29,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             match kernels.isa() {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => self.pairs(kernels, rows, panels, scratch),
+                #[cfg(target_arch = "x86_64")]
                 Isa::AvxVnni => self.task::<u8, 6, 1>(kernels, rows, panels, scratch),
+                #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
                 Isa::Neon => self.task::<i8, 2, 1>(kernels, rows, panels, scratch),
                 Isa::NeonDot => self.task::<i8, 6, 1>(kernels, rows, panels, scratch),
