@@ -198,10 +198,8 @@ pub(in crate::runtime) fn in_memory(file: &std::fs::File) -> usize {
     let mut pages = vec![0u8; mapping.len().div_ceil(page_bytes())];
     let start = mapping.as_ptr().cast_mut().cast();
     // SAFETY: the vector has a byte for each page of the mapping.
-    assert_eq!(
-        unsafe { libc::mincore(start, mapping.len(), pages.as_mut_ptr()) },
-        0
-    );
+    let done = unsafe { libc::mincore(start, mapping.len(), pages.as_mut_ptr()) };
+    assert_eq!(done, 0);
     pages.iter().filter(|page| **page & 1 == 1).count() * page_bytes()
 }
 
