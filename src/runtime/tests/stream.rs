@@ -123,6 +123,11 @@ fn what_cannot_be_kept_of_the_file_is_forgotten() {
     let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temporary file");
     file.write_all(&bytes).expect("room");
     file.as_file().sync_all().expect("synced");
+    pages::forget(file.as_file(), 0, bytes.len() as u64);
+    if pages::in_memory(file.as_file()) == bytes.len().next_multiple_of(pages::page_bytes()) {
+        println!("{} is no disk", folder.display());
+        return;
+    }
     let model = Model::open(file.path()).expect("a valid package");
     let all = model.package().weights().len();
     let mut expected = None;
