@@ -122,7 +122,7 @@ fn as_json(model: &Model, card: &Value) -> Value {
 /// What guidance takes of a UNet.
 fn two_lanes(model: &Model, id: ProgramId) -> Option<Value> {
     let unet = model.program(id).graph() == GraphKind::Unet;
-    let (arena, bound) = lanes(model, id, 2);
+    let (arena, bound) = of_two(model, id);
     unet.then(|| json!({ "arena_bytes": arena, "bound_bytes": bound }))
 }
 
@@ -232,7 +232,7 @@ fn as_text(model: &Model, card: &Value) -> String {
             );
         }
         if program.graph() == GraphKind::Unet {
-            let (arena, bound) = lanes(model, id, 2);
+            let (arena, bound) = of_two(model, id);
             let _ = writeln!(
                 text,
                 "{:<42} {:>10} {:>10}",
@@ -252,13 +252,10 @@ fn as_text(model: &Model, card: &Value) -> String {
     text
 }
 
-/// The arena of so many lanes of a graph, all its stages, and the bound of it.
-fn lanes(model: &Model, id: ProgramId, lanes: u64) -> (u64, u64) {
-    let most = |of: &dyn Fn(Program<'_>) -> u64| model.stages(id).map(of).max().unwrap_or(0);
-    let own = most(&|stage| stage.lane_bytes());
-    let shared = most(&|stage| stage.shared_bytes());
-    let bound = most(&|stage| stage.bound_bytes(lanes));
-    (lanes * own + shared, bound)
+/// The arena of two lanes of a graph, all its stages, and the bound of it.
+fn of_two(model: &Model, id: ProgramId) -> (u64, u64) {
+    let bound = model.stages(id).map(|stage| stage.bound_bytes(2)).max();
+    (model.arena_bytes(id, 2), bound.unwrap_or(0))
 }
 
 /// What the stages before the steps take from every evaluation.

@@ -292,7 +292,7 @@ impl<'s, 'd> Evaluation<'s, 'd> {
             return Err(unusable(&program, "norms".into(), "of another program"));
         }
         if session.stream.is_some() {
-            let (used, _) = session.model.needs(&[(id, lanes)]);
+            let used = session.model.arena_bytes(id, lanes);
             session.arena.keep(used as usize);
         }
         for (number, program) in session.model.clone().stages(id).enumerate() {

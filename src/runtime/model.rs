@@ -314,17 +314,23 @@ impl Model {
         programs
             .iter()
             .fold((0, 0), |(arena, scratch), (id, lanes)| {
-                let shared = self.stages(*id).map(|program| program.shared_bytes()).max();
-                let bytes = self
-                    .lane_bytes(*id)
-                    .saturating_mul(*lanes as u64)
-                    .saturating_add(shared.unwrap_or(0));
                 let most = self
                     .stages(*id)
                     .map(|program| program.thread_scratch_bytes())
                     .max();
-                (arena.max(bytes), scratch.max(most.unwrap_or(0)))
+                (
+                    arena.max(self.arena_bytes(*id, *lanes)),
+                    scratch.max(most.unwrap_or(0)),
+                )
             })
+    }
+
+    /// Bytes of activations that so many lanes of a graph take, all its stages.
+    pub fn arena_bytes(&self, id: ProgramId, lanes: usize) -> u64 {
+        let shared = self.stages(id).map(|program| program.shared_bytes()).max();
+        self.lane_bytes(id)
+            .saturating_mul(lanes as u64)
+            .saturating_add(shared.unwrap_or(0))
     }
 
     /// The most bytes of weights that one step of these programs reads, or all that lanes run in one turn.
@@ -379,11 +385,8 @@ impl Model {
             return weights;
         };
         let (arena, _) = self.tightest(programs);
-        let others = self.besides(programs, threads).saturating_add(arena);
-        match available.saturating_sub(others) >= weights.saturating_add(MARGIN) {
-            true => weights,
-            false => available.saturating_sub(ram) / 4 * 3,
-        }
+        let own = self.besides(programs, threads).saturating_add(arena);
+        kept_of_file(weights, available, own, ram)
     }
 
     /// Has the system forget what it has of a part of the file's weights.
@@ -397,7 +400,7 @@ impl Model {
     fn tightest(&self, programs: &[(ProgramId, usize)]) -> (u64, u64) {
         let whole = arena::whole_pages(self.needs(programs).0);
         let each = programs.iter().map(|(id, lanes)| {
-            let (arena, _) = self.needs(&[(*id, *lanes)]);
+            let arena = self.arena_bytes(*id, *lanes);
             let layer = self.largest_layer(&[(*id, *lanes)]);
             (arena::resident(arena, whole), layer)
         });
@@ -446,5 +449,36 @@ impl Model {
             source,
             step: step.to_owned(),
         }
+    }
+}
+
+/// Of a file of `weights` bytes, what the system can keep where `available` bytes are there for all, a run has `own` besides
+/// weights, and may take `ram` with them.
+fn kept_of_file(weights: u64, available: u64, own: u64, ram: u64) -> u64 {
+    match available.saturating_sub(own) >= weights.saturating_add(MARGIN) {
+        true => weights,
+        false => (available.saturating_sub(ram) / 4 * 3).min(weights),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_a_file_is_kept_or_what_there_is_room_for() {
+        let kept = |available, ram| {
+            let mebibytes = [1000, available, 100, ram].map(|mebibytes: u64| mebibytes << 20);
+            let [weights, available, own, ram] = mebibytes;
+            kept_of_file(weights, available, own, ram) >> 20
+        };
+        // Whatever the budget is, while there is room beside the run.
+        assert_eq!(
+            [kept(1132, 256), kept(1132, 1132), kept(4096, 256)],
+            [1000; 3]
+        );
+        assert_eq!(kept(1131, 256), 656);
+        assert_eq!(kept(300, 256), 33);
+        assert_eq!([kept(256, 256), kept(200, 256)], [0; 2]);
     }
 }

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use kiln_kernels::{Element, F16};
 use kiln_package::{
-    DType, GraphKind, Layout, Op, Operand, PackageWriter, PortRecord, ProgramRecord, Stage,
-    StepRecord,
+    Activation, DType, GraphKind, Layout, Linear, Op, Operand, PackageWriter, PortRecord,
+    ProgramRecord, Stage, StepRecord,
 };
 
 use crate::runtime::Model;
@@ -62,6 +62,32 @@ impl Build {
             },
             weights: Vec::new(),
         }
+    }
+
+    /// A step of one row of `x` with a square matrix and a bias of its own, both at random, the former divided by `by`.
+    pub(super) fn square(&mut self, random: &mut Random, by: f32, [x, out]: [Operand; 2]) {
+        let width = (x.bytes / 4) as usize;
+        let numbers = random.numbers(width * width);
+        let scaled: Vec<f32> = numbers.iter().map(|w| w / by).collect();
+        let weight = self.weight(DType::F32, &scaled);
+        let bias = self.weight(DType::F32, &random.numbers(width));
+        let op = Op::Linear(Linear {
+            rows: 1,
+            k: width as u32,
+            k2: 0,
+            n: width as u32,
+            activation: Activation::None,
+        });
+        let slots = op.slots().iter().map(|slot| match slot.name {
+            "x" => x,
+            "weight" => weight,
+            "bias" => bias,
+            "out" => out,
+            _ => Operand::EMPTY,
+        });
+        let operands: Vec<Operand> = slots.collect();
+        let name = format!("layer {}", self.program.steps.len());
+        self.step(&name, op, &operands);
     }
 
     /// A buffer in the arena.

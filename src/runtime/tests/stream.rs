@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use kiln_package::{Activation, DType, GraphKind, Layout, Linear, Op, Operand};
+use kiln_package::{DType, GraphKind, Layout};
 
 use super::build::{Build, Random, package};
 use crate::runtime::stream::Reading;
@@ -23,32 +23,9 @@ fn chain() -> Build {
     let mut build = Build::new(GraphKind::Unet, 64, 64);
     let shape = [1, WIDTH as u32];
     let mut x = build.input("sample", &shape, Layout::RowMajor, DType::F32);
-    for layer in 0..LAYERS {
-        let scaled: Vec<f32> = random
-            .numbers(WIDTH * WIDTH)
-            .iter()
-            .map(|w| w / 16.0)
-            .collect();
-        let weight = build.weight(DType::F32, &scaled);
-        let bias = build.weight(DType::F32, &random.numbers(WIDTH));
+    for _ in 0..LAYERS {
         let out = build.buffer(DType::F32, WIDTH);
-        let op = Op::Linear(Linear {
-            rows: 1,
-            k: WIDTH as u32,
-            k2: 0,
-            n: WIDTH as u32,
-            activation: Activation::None,
-        });
-        let empty = Operand::EMPTY;
-        let slots = op.slots().iter().map(|slot| match slot.name {
-            "x" => x,
-            "weight" => weight,
-            "bias" => bias,
-            "out" => out,
-            _ => empty,
-        });
-        let operands: Vec<Operand> = slots.collect();
-        build.step(&format!("layer {layer}"), op, &operands);
+        build.square(&mut random, 16.0, [x, out]);
         x = out;
     }
     build.output("out_sample", &shape, Layout::RowMajor, x);

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use kiln_package::{Activation, DType, GraphKind, Layout, Linear, Op, Operand};
+use kiln_package::{DType, GraphKind, Layout};
 
 use super::build::{Build, Random};
 use crate::runtime::stream::Reading;
@@ -24,13 +24,6 @@ fn chain(turns: Option<usize>) -> Model {
     let mut buffers = || [(); 2].map(|()| build.buffer(DType::F32, WIDTH));
     let (own, shared) = (buffers(), buffers());
     for layer in 0..LAYERS {
-        let scaled: Vec<f32> = random
-            .numbers(WIDTH * WIDTH)
-            .iter()
-            .map(|w| w / 8.0)
-            .collect();
-        let weight = build.weight(DType::F32, &scaled);
-        let bias = build.weight(DType::F32, &random.numbers(WIDTH));
         let ends = turns.is_none_or(|turns| (layer + 1) % turns == 0 || layer + 1 == LAYERS);
         let out = match (turns, ends) {
             (None, _) => own[layer % 2],
@@ -38,22 +31,7 @@ fn chain(turns: Option<usize>) -> Model {
             // What a turn begins with is not what it ends with.
             (Some(turns), true) => own[layer / turns % 2],
         };
-        let op = Op::Linear(Linear {
-            rows: 1,
-            k: WIDTH as u32,
-            k2: 0,
-            n: WIDTH as u32,
-            activation: Activation::None,
-        });
-        let slots = op.slots().iter().map(|slot| match slot.name {
-            "x" => x,
-            "weight" => weight,
-            "bias" => bias,
-            "out" => out,
-            _ => Operand::EMPTY,
-        });
-        let operands: Vec<Operand> = slots.collect();
-        build.step(&format!("layer {layer}"), op, &operands);
+        build.square(&mut random, 8.0, [x, out]);
         build.program.steps[layer].joined = !ends;
         x = out;
     }
