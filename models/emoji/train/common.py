@@ -10,7 +10,7 @@ import torch
 HERE = Path(__file__).parent
 DATA = HERE / "data"
 CHECKPOINTS = HERE / "checkpoints"
-SIZE = 128
+SIZE = 256
 
 GROUPS = (
     "smileys", "people", "components", "animals", "food", "travel", "activities", "objects", "symbols", "flags",
@@ -37,7 +37,7 @@ BETAS = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_
 
 
 class Pictures:
-    """The prepared pictures: `rgba` is uint8 [count, 4, 128, 128]; the lists have one entry a picture."""
+    """The prepared pictures: `rgba` is uint8 [count, 4, 256, 256]; the lists have one entry a picture."""
 
     def __init__(self):
         stored = np.load(DATA / "pictures.npz")
@@ -53,7 +53,7 @@ class Pictures:
         return len(self.rgba)
 
     def on(self, indices, colours):
-        """The pictures composed on backgrounds (indices of COLOURS): float [n, 3, 128, 128] in 0..255."""
+        """The pictures composed on backgrounds (indices of COLOURS): float [n, 3, 256, 256] in 0..255."""
         rgba = self.rgba[indices].float()
         alpha = rgba[:, 3:] / 255
         return rgba[:, :3] * alpha + COLOUR_VALUES[colours][:, :, None, None] * (1 - alpha)

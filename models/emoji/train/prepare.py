@@ -29,6 +29,11 @@ SHARED_BY_AT_MOST = 8
 # A picture may be mirrored if its mirror image is nearly itself (RMS difference of the 32x32 alpha and colours).
 MIRROR_RMS = 28.0
 BPE_VOCABULARY = 5000
+# A word's last letter is a letter of its own, moved by this much while the merges are learned: the trainer's own way of
+# marking it, a suffix, breaks ties between merges another way each time.
+LAST = 0xE000
+# A flat picture's longer side, in shares of the square's: what the 3d ones have.
+MARGIN = 0.94
 
 
 def fetch(package):
@@ -52,7 +57,7 @@ def fetch(package):
 
 def flat_picture(emoji, font):
     """The emoji drawn with the font in the middle of the square, or None if the font does not know it."""
-    canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+    canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))  # the font's bitmaps are 136 wide and 128 high
     draw = ImageDraw.Draw(canvas)
     if draw.textlength(emoji, font=font) > 150:  # an unknown sequence is drawn as its parts side by side
         return None
@@ -61,7 +66,7 @@ def flat_picture(emoji, font):
     if box is None:
         return None
     drawn = canvas.crop(box)
-    scale = 120 / max(drawn.size)
+    scale = SIZE * MARGIN / max(drawn.size)
     drawn = drawn.resize([max(1, round(side * scale)) for side in drawn.size], Image.LANCZOS)
     square = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
     square.paste(drawn, ((SIZE - drawn.width) // 2, (SIZE - drawn.height) // 2))
@@ -98,30 +103,41 @@ def train_tokenizer(texts, folder):
     """CLIP's tokenizer, byte-level BPE of lower-cased words ending in </w>, with a vocabulary of our own."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence(
+    normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(words), "removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    split = [
+        word[:-1] + chr(LAST + ord(word[-1]))
+        for text in texts
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    ]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
         vocab_size=BPE_VOCABULARY,
         min_frequency=2,
-        end_of_word_suffix="</w>",
         initial_alphabet=alphabet,
         special_tokens=[],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(split, trainer)
+    trained = json.loads(tokenizer.to_str())["model"]
+
+    def spell(token):
+        return "".join(c if ord(c) < LAST else chr(ord(c) - LAST) + "</w>" for c in token)
+
+    vocabulary = {spell(token): number for token, number in trained["vocab"].items()}
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.model.save(str(folder))
+    merges = [" ".join(map(spell, pair)) for pair in trained["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
 
     # As in CLIP, every byte has a twin that ends a word, and the two special tokens come last.
-    vocabulary = json.loads((folder / "vocab.json").read_text())
     for symbol in alphabet:
         for token in (symbol, symbol + "</w>"):
             vocabulary.setdefault(token, len(vocabulary))
