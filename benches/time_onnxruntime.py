@@ -33,9 +33,9 @@ def main():
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     random = np.random.default_rng(0)
     normal = lambda *shape: random.standard_normal(shape, dtype=np.float32)
-    unet = {"sample": normal(1, 4, 16, 16), "timestep": np.array([500]), "encoder_hidden_states": normal(1, 77, 192)}
+    unet = {"sample": normal(1, 4, 32, 32), "timestep": np.array([500]), "encoder_hidden_states": normal(1, 77, 128)}
     print(f"unet         {best('unet', unet, threads):6.2f} ms")
-    print(f"vae_decoder  {best('vae_decoder', {'latent_sample': normal(1, 4, 16, 16)}, threads):6.2f} ms")
+    print(f"vae_decoder  {best('vae_decoder', {'latent_sample': normal(1, 4, 32, 32)}, threads):6.2f} ms")
 
 
 main()

@@ -21,9 +21,9 @@ struct Example {
 
 const TEXT: TextCard = TextCard {
     max_length: 77,
-    bos: 4309,
-    eos: 4310,
-    pad: 4310,
+    bos: 5197,
+    eos: 5198,
+    pad: 5198,
 };
 
 fn emoji(text: TextCard) -> Tokenizer {
@@ -100,12 +100,12 @@ fn pads_with_the_cards_token_to_the_cards_length() {
     });
     assert_eq!(
         tokenizer.encode("panda").expect("ids").ids,
-        [4309, 1932, 4310, 0, 0, 0]
+        [5197, 4610, 5198, 0, 0, 0]
     );
     let long = tokenizer
         .encode("panda panda panda panda panda")
         .expect("ids");
-    assert_eq!(long.ids, [4309, 1932, 1932, 1932, 1932, 4310]);
+    assert_eq!(long.ids, [5197, 4610, 4610, 4610, 4610, 5198]);
     assert_eq!(long.cut, ["panda"]);
     assert_eq!(
         emoji(TextCard {
@@ -115,7 +115,7 @@ fn pads_with_the_cards_token_to_the_cards_length() {
         .encode("panda")
         .expect("ids")
         .ids,
-        [4309, 4310]
+        [5197, 5198]
     );
 }
 

@@ -4,16 +4,21 @@
 //! - if its weights are not constants, or its `x` is one;
 //! - if it has fewer than 8 inputs or outputs, or more inputs than an integer sum can hold;
 //! - if its signal-to-noise, of a product at any of the calibration inputs, of a table over all its rows, is below
-//!   [`LEAST_DECIBELS`].
+//!   [`LEAST_DECIBELS`], or below [`LEAST_OF_STREAM`] if the product carries the stream: it adds nothing to what it
+//!   computes, and another product adds its own result to it. A shortcut does, through which everything goes that the
+//!   layers before it have said; what one of those says wrong is small beside the rest.
 //!
 //! All others are of 8-bit integers.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Graph, NodeId, Op, ValueId};
 
 /// A layer whose own result is worse than this stays in sixteen bits.
 pub const LEAST_DECIBELS: f64 = 25.0;
+/// A layer that carries the stream and is worse than this stays in sixteen bits.
+pub const LEAST_OF_STREAM: f64 = 32.0;
 /// Fewer inputs or outputs than these are not worth integers.
 const LEAST_CHANNELS: usize = 8;
 /// The most products of a difference of codes and an integer weight whose sum `i32` holds.
@@ -100,9 +105,29 @@ pub(crate) fn excluded(graph: &Graph, id: NodeId) -> Option<Reason> {
     }
 }
 
+/// The products that carry the stream.
+pub(crate) fn carriers(graph: &Graph) -> HashSet<NodeId> {
+    let added: HashSet<ValueId> = graph
+        .iter_nodes()
+        .filter_map(|(_, node)| node.input("residual"))
+        .collect();
+    products(graph)
+        .into_iter()
+        .filter(|id| {
+            let node = graph.node(*id);
+            node.input("residual").is_none() && added.contains(&node.output)
+        })
+        .collect()
+}
+
 /// The precision of a product that may be of integers, from its signal-to-noise at each calibration input.
-pub(crate) fn by_error(decibels: &[f64]) -> Reason {
-    if decibels.iter().all(|db| *db >= LEAST_DECIBELS) {
+pub(crate) fn by_error(decibels: &[f64], carries_stream: bool) -> Reason {
+    let least = if carries_stream {
+        LEAST_OF_STREAM
+    } else {
+        LEAST_DECIBELS
+    };
+    if decibels.iter().all(|db| *db >= least) {
         Reason::Accurate
     } else {
         Reason::Inaccurate

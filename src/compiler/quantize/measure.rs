@@ -42,6 +42,7 @@ pub(crate) fn measure(
         .enumerate()
         .map(|(i, id)| (id, i))
         .collect();
+    let carriers = choose::carriers(graph);
     let mut decibels = vec![Vec::new(); ids.len()];
     let mut hear = |id: NodeId, error: Error| decibels[index[&id]].push(error.decibels());
     let outputs = evaluator.run_all(&quantized, inputs, Numbers::Compared(&mut hear), read)?;
@@ -49,7 +50,7 @@ pub(crate) fn measure(
         let reason = excluded
             .get(&node)
             .copied()
-            .unwrap_or_else(|| choose::by_error(&decibels));
+            .unwrap_or_else(|| choose::by_error(&decibels, carriers.contains(&node)));
         Product {
             node,
             reason,

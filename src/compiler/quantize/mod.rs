@@ -22,7 +22,7 @@ use crate::frontend::Checkpoint;
 use crate::graph::{Activation, BuildError, Graph, InterpretError, Node, Op, ResizeError, Tensor};
 
 pub use calibrate::TIMESTEPS;
-pub use choose::{LEAST_DECIBELS, Reason};
+pub use choose::{LEAST_DECIBELS, LEAST_OF_STREAM, Reason};
 pub(crate) use insert::integer_attention;
 
 use evaluate::Evaluator;

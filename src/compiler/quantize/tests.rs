@@ -2,7 +2,7 @@
 
 mod emoji;
 
-use super::choose::{by_error, excluded, products};
+use super::choose::{by_error, carriers, excluded, products};
 use super::evaluate::{Error, Evaluator, Numbers};
 use super::insert::{fuse, insert, integer_attention};
 use super::*;
@@ -103,8 +103,27 @@ fn the_rule_says_which_products_cannot_be_of_integers() {
         .map(|id| excluded(&graph, id))
         .collect();
     assert_eq!(reasons, [Some(Reason::FewInputs), Some(Reason::Form)]);
-    assert_eq!(by_error(&[LEAST_DECIBELS, 40.0]), Reason::Accurate);
-    assert_eq!(by_error(&[40.0, LEAST_DECIBELS - 0.1]), Reason::Inaccurate);
+    for (least, carries) in [(LEAST_DECIBELS, false), (LEAST_OF_STREAM, true)] {
+        assert_eq!(by_error(&[least, 40.0], carries), Reason::Accurate);
+        assert_eq!(by_error(&[40.0, least - 0.1], carries), Reason::Inaccurate);
+    }
+}
+
+#[test]
+fn a_shortcut_carries_the_stream() {
+    let resnet = "input %0 \"sample\" [4, 4, 16]\n%1 = weight \"w1\" [16, 16, 3, 3]\n\
+        %2 = conv2d \"conv1\" (x: %0, weight: %1) {stride: 1, pad: [1, 1, 1, 1], up: none, activation: silu}\n\
+        %3 = weight \"w\" [16, 16]\n%4 = linear \"shortcut\" (x: %0, weight: %3) {activation: none}\n\
+        %5 = weight \"w2\" [16, 16, 3, 3]\n\
+        %6 = conv2d \"conv2\" (x: %2, weight: %5, residual: %4) {stride: 1, pad: [1, 1, 1, 1], up: none, activation: none}\n\
+        %7 = weight \"w3\" [16, 16]\n%8 = linear \"to_out\" (x: %6, weight: %7, residual: %6) {activation: none}\noutput %8";
+    let graph = Graph::parse(resnet).unwrap();
+    let names: Vec<_> = carriers(&graph)
+        .into_iter()
+        .map(|id| graph.node(id).name.clone())
+        .collect();
+    // `to_out` adds to what `conv2` said, which has added itself.
+    assert_eq!(names, ["shortcut"]);
 }
 
 #[test]
