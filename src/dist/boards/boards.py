@@ -84,6 +84,8 @@ def times(board, counts, model, size):
 
 
 def told(time):
+    if time < 0.1:
+        return f"{1e3 * time:.0f} ms"
     if time < 10:
         return f"{time:.1f} s"
     if time < 120:
