@@ -147,15 +147,15 @@ def spread(items, count):
     return [items[(2 * k + 1) * len(items) // (2 * count)] for k in range(count)]
 
 
-def plain_names(pictures):
-    """(name, group) of the prompts: as many from each group, the components left out."""
+def plain_names(pictures, number):
+    """(name, group) of so many prompts: as many from each group, the components left out."""
     by_group = defaultdict(dict)
     for name, group in zip(pictures.name, pictures.group):
         by_group[group][name] = None
     groups = [group for group in sorted(by_group) if GROUPS[group] != "components"]
     chosen = []
     for place, group in enumerate(groups):
-        count = NAMES * (place + 1) // len(groups) - NAMES * place // len(groups)
+        count = number * (place + 1) // len(groups) - number * place // len(groups)
         chosen += [(name, GROUPS[group]) for name in spread(list(by_group[group]), count)]
     return chosen
 
@@ -164,8 +164,8 @@ def thumbnails(pictures):
     return interpolate(pictures, size=(32, 32), mode="area").flatten(1)
 
 
-def judge_names(model, pictures):
-    chosen = plain_names(pictures)
+def judge_names(model, pictures, number):
+    chosen = plain_names(pictures, number)
     drawn = thumbnails(model.draw([name for name, _ in chosen], first_seed=0))
     known = torch.cat(
         [
@@ -224,13 +224,13 @@ def share(truths):
     return round(100 * sum(truths) / len(truths), 1)
 
 
-def main(model, output):
+def main(model, output, number):
     pictures, numbers = Pictures(), {}
     if isinstance(model, Model):
         numbers["autoencoder"] = judge_autoencoder(model, pictures)
         figures = ", ".join(f"{group} {value}" for group, value in numbers["autoencoder"].items())
         print("autoencoder PSNR, dB:", figures, flush=True)
-    ranks = judge_names(model, pictures)
+    ranks = judge_names(model, pictures, number)
     table = {"all": ranks} | {group: [r for r in ranks if r["group"] == group] for group in GROUPS}
     names = {
         group: {
@@ -255,8 +255,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Judges a model.")
     parser.add_argument("folder", type=Path, nargs="?", help="diffusers folder")
     parser.add_argument("--kiln", type=Path, help="Kiln's command, in place of diffusers")
+    parser.add_argument("--names", type=int, default=NAMES, help="as many prompts of plain names")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data" / "evaluation")
     chosen, options = parser.parse_known_args()
     if (chosen.folder is None) == (chosen.kiln is None) or (options and not chosen.kiln):
         parser.error("give a diffusers folder, or --kiln and options for it")
-    main(Kiln(chosen.kiln, options) if chosen.kiln else Model(chosen.folder), chosen.output)
+    main(Kiln(chosen.kiln, options) if chosen.kiln else Model(chosen.folder), chosen.output, chosen.names)
