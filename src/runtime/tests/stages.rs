@@ -9,7 +9,7 @@ use kiln_package::{
 };
 
 use super::build::{Build, Random, model, package};
-use crate::runtime::{
+use crate::{
     Data, Model, Observer, RuntimeError, Session, SessionOptions, Silent, StepInfo,
 };
 
