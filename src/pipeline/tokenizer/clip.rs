@@ -139,7 +139,10 @@ impl Form {
             && bytes["use_regex"].as_bool() != Some(false)
             && model.r#type.as_deref().is_none_or(|name| name == "BPE")
             && model.dropout.is_none()
-            && model.continuing_subword_prefix.as_deref().is_none_or(str::is_empty)
+            && model
+                .continuing_subword_prefix
+                .as_deref()
+                .is_none_or(str::is_empty)
             && model.end_of_word_suffix == END
             && [model.fuse_unk, model.byte_fallback, model.ignore_merges]
                 .iter()
@@ -212,7 +215,10 @@ impl Clip {
         let next = self.vocabulary.len() + self.added.iter().filter(is_new).count();
         let id = self.id(&content).unwrap_or(next as u32);
         let (pattern, trie) = match token.normalized {
-            true => (normalize(&chars(&content)).iter().map(|c| c.char).collect(), &mut self.normal),
+            true => (
+                normalize(&chars(&content)).iter().map(|c| c.char).collect(),
+                &mut self.normal,
+            ),
             false => (content.clone(), &mut self.said),
         };
         trie.insert(&pattern, id);
@@ -286,7 +292,9 @@ impl Clip {
         let ids: Vec<(u32, usize)> = tokens
             .iter()
             .enumerate()
-            .map(|(i, &(byte, start))| (self.bytes[usize::from(byte)][usize::from(i == last)], start))
+            .map(|(i, &(byte, start))| {
+                (self.bytes[usize::from(byte)][usize::from(i == last)], start)
+            })
             .collect();
         let merged = self.merges.apply(&ids).into_iter();
         found.extend(merged.map(|(id, start)| Found { id, start }));

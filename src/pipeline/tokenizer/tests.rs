@@ -125,7 +125,9 @@ fn finds_what_the_library_finds() {
 #[test]
 fn knows_every_characters_kind() {
     let (clip, library) = both(&clip_json());
-    let all: Vec<char> = ('\0'..='\u{40000}').chain('\u{e0000}'..='\u{f0000}').collect();
+    let all: Vec<char> = ('\0'..='\u{40000}')
+        .chain('\u{e0000}'..='\u{f0000}')
+        .collect();
     let mut differ: Vec<char> = Vec::new();
     for some in all.chunks(512) {
         let text = |chars: &[char]| -> String { chars.iter().map(|c| format!("a{c}b ")).collect() };
@@ -148,8 +150,14 @@ fn leaves_other_forms_to_the_library() {
             .is_none()
     };
     assert!(changed("/normalizer/normalizers/2", json!({"type": "NFD"})));
-    assert!(changed("/pre_tokenizer/pretokenizers/1/use_regex", json!(false)));
-    assert!(changed("/pre_tokenizer/pretokenizers/0/pattern", json!({"Regex": r"\w+"})));
+    assert!(changed(
+        "/pre_tokenizer/pretokenizers/1/use_regex",
+        json!(false)
+    ));
+    assert!(changed(
+        "/pre_tokenizer/pretokenizers/0/pattern",
+        json!({"Regex": r"\w+"})
+    ));
     assert!(changed("/added_tokens/0/lstrip", json!(true)));
     assert!(changed("/model/type", json!("WordPiece")));
     assert!(changed("/model/end_of_word_suffix", json!("")));
