@@ -24,9 +24,9 @@ pub struct Tokenizer {
 
 /// CLIP's own is read here, whatever is built in. All others need the library.
 enum Inner {
-    Clip(clip::Clip),
+    Clip(Box<clip::Clip>),
     #[cfg(feature = "tokenizers")]
-    Library(library::Library),
+    Library(Box<library::Library>),
 }
 
 /// A prompt as the text encoder takes it.
@@ -61,7 +61,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`. `text` has the length and the begin, end and padding tokens.
     pub fn from_json(json: &[u8], text: TextCard) -> Result<Self, SectionError> {
         let inner = match clip::Clip::read(json).map_err(|e| error(&e.to_string()))? {
-            Some(clip) => Inner::Clip(clip),
+            Some(clip) => Inner::Clip(Box::new(clip)),
             None => other(json)?,
         };
         let words = match &inner {
@@ -141,7 +141,7 @@ impl Tokenizer {
 #[cfg(feature = "tokenizers")]
 fn other(json: &[u8]) -> Result<Inner, SectionError> {
     let library = library::Library::read(json).map_err(|e| error(&e))?;
-    Ok(Inner::Library(library))
+    Ok(Inner::Library(Box::new(library)))
 }
 
 #[cfg(not(feature = "tokenizers"))]
