@@ -44,6 +44,13 @@ pub mod display;
 pub mod kiosk;
 #[deny(unsafe_code)]
 pub mod pipeline;
-pub mod runtime;
 
+pub use kiln_runtime as runtime;
 pub use pipeline::{Error, Kiln, Picture, Progress, Request};
+
+// The command is a part of the library, so that it is small where the command's own crate is fast (`profile.small`).
+extern crate self as kiln;
+#[deny(unsafe_code)]
+mod cli;
+#[doc(hidden)]
+pub use cli::main as command;

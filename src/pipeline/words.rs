@@ -2,20 +2,16 @@
 
 use std::collections::HashMap;
 
-use tokenizers::Tokenizer;
-
 /// The tokens that belong to a word's own. They are found as diffusers finds them: next to a token `word` that was added to
 /// the vocabulary there are `word_1`, `word_2` and so on.
 pub struct Words(HashMap<u32, Vec<u32>>);
 
 impl Words {
-    /// The words of a tokenizer.
-    pub fn of(tokenizer: &Tokenizer) -> Self {
-        let added = tokenizer.get_added_tokens_decoder();
-        let ids: HashMap<&str, u32> = added
+    /// The words of a tokenizer. `learnt` are the tokens that were added to its vocabulary, but for special ones.
+    pub fn of(learnt: &[(String, u32)]) -> Self {
+        let ids: HashMap<&str, u32> = learnt
             .iter()
-            .filter(|(_, token)| !token.special)
-            .map(|(id, token)| (token.content.as_str(), *id))
+            .map(|(word, id)| (word.as_str(), *id))
             .collect();
         let rest = |word: &str| -> Vec<u32> {
             (1..)

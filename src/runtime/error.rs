@@ -39,6 +39,14 @@ pub enum RuntimeError {
     /// Embedded bytes do not begin at a multiple of 64.
     #[error("the embedded package lies at an address that is not a multiple of 64")]
     Unaligned,
+    /// The package was compiled with `--precision f32`, and the kernels for that were left out.
+    #[error(
+        "{origin}: computes in f32, and this program was built without that (the feature `f32`)"
+    )]
+    Precision {
+        /// The package.
+        origin: String,
+    },
     /// The kernels asked for cannot run here.
     #[error(transparent)]
     Kernels(#[from] IsaError),

@@ -14,7 +14,7 @@ use super::norms::NormMoments;
 use super::os::memory::{available_bytes, resident_bytes};
 use super::os::pages;
 use super::weights::Verified;
-use super::{RuntimeError, ports, stream};
+use super::{RuntimeError, ports, step, stream};
 
 /// What the process has besides a session's own memory, where the system does not tell.
 const USUAL: u64 = 24 << 20;
@@ -89,6 +89,10 @@ impl Model {
 
     fn new(mapped: Mapped, origin: String) -> Result<Self, RuntimeError> {
         let kernels = Kernels::from_env()?;
+        let mut steps = mapped.package().programs().flat_map(|p| p.steps());
+        if !steps.all(|s| step::is_built_in(&s)) {
+            return Err(RuntimeError::Precision { origin });
+        }
         let verified = Verified::none(mapped.package().weight_blocks());
         Ok(Model {
             shared: Arc::new(Shared {

@@ -69,10 +69,17 @@ pub(super) fn run(
 ) -> Result<(), StepError> {
     match named(step, step.op().activation_slot()).dtype {
         _ if step.op().is_of_codes() => dispatch::<F16>(step, place, kernels, arena, pool),
+        #[cfg(feature = "f32")]
         DType::F32 => dispatch::<f32>(step, place, kernels, arena, pool),
         DType::F16 => dispatch::<F16>(step, place, kernels, arena, pool),
         other => Err(StepError::Type(other)),
     }
+}
+
+/// Whether this program has the kernels for what the step's activations are.
+pub(super) fn is_built_in(step: &Step<'_>) -> bool {
+    let is_single = named(step, step.op().activation_slot()).dtype == DType::F32;
+    cfg!(feature = "f32") || step.op().is_of_codes() || !is_single
 }
 
 /// Whether the step is a product of codes.

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """How long drawing takes on which board: an estimate, from instructions counted under an emulator.
 
-boards.py model KILN PACKAGE     what a model multiplies and weighs, as JSON, for counts.json
-boards.py page                   the page, from counts.json and the figures below
+boards.py page                                           the page anew, from counts.json and the figures below
+boards.py model KILN PACKAGE NAME SOURCE STEPS LANES     the same, with what that model multiplies and weighs put into counts.json
+
+NAME is its title, SOURCE what it was compiled from, LANES 2 with guidance and 1 without.
 
 counts.json also has the instructions and the multiplications of two products, as the program of `benches/arm` executes them
 on each CPU: `count gemm 256x640x640` and `count conv 16x16x320x320`, one run less none. Cores and clocks are the makers' figures;
@@ -14,7 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+COUNTS = Path(__file__).with_name("counts.json")
+PAGE = Path(__file__).resolve().parent.with_suffix(".md")
 GRAPHS = ("text_encoder", "unet", "vae_decoder")
 
 # MB that the system and the process take besides.
@@ -148,13 +151,17 @@ and the text encoder's are too, once. Boards get hot: without a heat sink a Pi 4
 
 
 def main():
+    data = json.loads(COUNTS.read_text())
     match sys.argv[1:]:
-        case ["model", kiln, package]:
-            print(json.dumps(described(kiln, package), indent=1))
         case ["page"]:
-            print(page(json.loads((HERE / "counts.json").read_text())), end="")
+            pass
+        case ["model", kiln, package, name, source, steps, lanes]:
+            said = {"source": source, "steps": int(steps), "lanes": int(lanes)}
+            data["models"][name] = said | described(kiln, package)
+            COUNTS.write_text(json.dumps(data, indent=1) + "\n")
         case _:
             sys.exit(__doc__)
+    PAGE.write_text(page(data))
 
 
 if __name__ == "__main__":

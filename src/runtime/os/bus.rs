@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::runtime::Model;
+use crate::Model;
 
 /// From now on the process ends with one line on standard error and exit code 1 when the model's file cannot be read any
 /// more: the disk fails, or the file has become shorter. Without it the system ends the process by a signal.
@@ -25,7 +25,7 @@ mod unix {
     use std::ops::Range;
     use std::sync::OnceLock;
 
-    use crate::runtime::Model;
+    use crate::Model;
 
     /// What the handler needs, made beforehand: it may not allocate.
     struct Watched {

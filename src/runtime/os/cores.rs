@@ -9,7 +9,7 @@ use std::thread;
 
 /// As many cores as this process may keep busy: the physical ones that its affinity mask has any thread of, within its
 /// quota.
-pub(in crate::runtime) fn usable() -> NonZeroUsize {
+pub(crate) fn usable() -> NonZeroUsize {
     let most = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let physical = allowed().and_then(|cpus| physical(Path::new("/sys"), &cpus));
     physical.map_or(most, |cores| cores.min(most))

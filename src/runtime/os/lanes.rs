@@ -3,18 +3,18 @@
 use kiln_kernels::Job;
 
 /// The most lanes that run together.
-pub(in crate::runtime) const MAX_LANES: usize = 2;
+pub(crate) const MAX_LANES: usize = 2;
 
 /// Jobs of equal phases and tasks, one for each lane. Each task of the first lane is followed by the same task of the
 /// next, so that the weights it reads serve both while they are in the cache.
-pub(in crate::runtime) struct Lanes<J> {
+pub(crate) struct Lanes<J> {
     first: J,
     second: Option<J>,
 }
 
 impl<J: Job> Lanes<J> {
     /// The job of one or two lanes; `None` if the two are not split alike.
-    pub(in crate::runtime) fn new(first: J, second: Option<J>) -> Option<Self> {
+    pub(crate) fn new(first: J, second: Option<J>) -> Option<Self> {
         let alike = second.as_ref().is_none_or(|second| {
             let phases = first.phases();
             second.phases() == phases

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{cell::UnsafeCell, hint, thread};
 
 /// What is lent: called with the borrowing thread's number.
-pub(in crate::runtime) type Work<'a> = dyn Fn(usize) + Sync + 'a;
+pub(crate) type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// The loan is being opened or closed; nobody may borrow.
 const CLOSING: usize = 1 << (usize::BITS - 1);
@@ -17,7 +17,7 @@ const OPEN: usize = 1 << (usize::BITS - 2);
 /// A place where one thread leaves a closure for others to call, for as long as one of its own calls lasts.
 ///
 /// [`Loan::lend`] returns only when every [`Borrowed`] is gone, so the closure may borrow from the lender's stack.
-pub(in crate::runtime) struct Loan {
+pub(crate) struct Loan {
     state: AtomicUsize,
     work: UnsafeCell<Option<*const Work<'static>>>,
 }
@@ -29,7 +29,7 @@ unsafe impl Sync for Loan {}
 unsafe impl Send for Loan {}
 
 impl Loan {
-    pub(in crate::runtime) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             state: AtomicUsize::new(0),
             work: UnsafeCell::new(None),
@@ -41,7 +41,7 @@ impl Loan {
     ///
     /// # Panics
     /// When something is lent here already.
-    pub(in crate::runtime) fn lend<R>(&self, work: &Work<'_>, during: impl FnOnce() -> R) -> R {
+    pub(crate) fn lend<R>(&self, work: &Work<'_>, during: impl FnOnce() -> R) -> R {
         let opened = self
             .state
             .compare_exchange(0, CLOSING, Ordering::Acquire, Ordering::Relaxed);
@@ -58,7 +58,7 @@ impl Loan {
     }
 
     /// The lent closure, if there is one.
-    pub(in crate::runtime) fn borrow(&self) -> Option<Borrowed<'_>> {
+    pub(crate) fn borrow(&self) -> Option<Borrowed<'_>> {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             if state & OPEN == 0 {
@@ -104,7 +104,7 @@ impl Drop for Recall<'_> {
 }
 
 /// A closure on loan.
-pub(in crate::runtime) struct Borrowed<'l> {
+pub(crate) struct Borrowed<'l> {
     loan: &'l Loan,
     work: *const Work<'static>,
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 /// The size of the system's pages: 4096 bytes, or 16384 or 65536 on some ARM boards.
-pub(in crate::runtime) fn page_bytes() -> usize {
+pub(crate) fn page_bytes() -> usize {
     #[cfg(unix)]
     {
         // SAFETY: asks for a number.
@@ -20,7 +20,7 @@ pub(in crate::runtime) fn page_bytes() -> usize {
 
 /// The pages of a package's weights, which lie in a file's mapping or in the program.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::runtime) struct Pages {
+pub(crate) struct Pages {
     /// Their size: what comes and goes together.
     size: usize,
     /// Addresses of the weights.
@@ -30,12 +30,12 @@ pub(in crate::runtime) struct Pages {
 
 impl Pages {
     /// The system's pages of these weights.
-    pub(in crate::runtime) fn of(weights: &[u8]) -> Self {
+    pub(crate) fn of(weights: &[u8]) -> Self {
         Self::with_size(weights, page_bytes())
     }
 
     /// Pages as a system with larger ones has them: `size` is a multiple of [`page_bytes`].
-    pub(in crate::runtime) fn with_size(weights: &[u8], size: usize) -> Self {
+    pub(crate) fn with_size(weights: &[u8], size: usize) -> Self {
         let start = weights.as_ptr().addr();
         Self {
             size,
@@ -45,7 +45,7 @@ impl Pages {
     }
 
     /// Their size.
-    pub(in crate::runtime) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
@@ -66,14 +66,14 @@ impl Pages {
     }
 
     /// Bytes of the pages that hold any of a part of the weights.
-    pub(in crate::runtime) fn bytes(&self, (begin, end): (u64, u64)) -> u64 {
+    pub(crate) fn bytes(&self, (begin, end): (u64, u64)) -> u64 {
         let range = self.around(self.start + begin as usize, self.start + end as usize);
         range.len() as u64
     }
 
     /// Reads the pages of `bytes`, a part of the weights, and maps them, and returns when all are there. The error is the
     /// file's: it cannot be read, or has become shorter.
-    pub(in crate::runtime) fn bring(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn bring(&self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl Pages {
 
     /// Lets go of the pages that begin no later than `bytes` end: they are read from their file again when they are needed.
     /// `bytes` lie in a private mapping of a file that nobody has written to.
-    pub(in crate::runtime) fn let_go(&self, bytes: &[u8]) {
+    pub(crate) fn let_go(&self, bytes: &[u8]) {
         let start = bytes.as_ptr().addr();
         let range = self.behind(start, start + bytes.len());
         #[cfg(target_os = "linux")]
@@ -129,7 +129,7 @@ impl Pages {
 
 /// Tells the system that it need not keep what it has of a part of a file that nobody has mapped. Advice: that it is not taken
 /// changes nothing.
-pub(in crate::runtime) fn forget(file: &std::fs::File, offset: u64, bytes: u64) {
+pub(crate) fn forget(file: &std::fs::File, offset: u64, bytes: u64) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
@@ -149,7 +149,7 @@ pub(in crate::runtime) fn forget(file: &std::fs::File, offset: u64, bytes: u64) 
 ///
 /// # Safety
 /// The memory is a private, anonymous allocation of the caller's, to which there is no reference.
-pub(in crate::runtime) unsafe fn zero(start: *mut u8, len: usize) {
+pub(crate) unsafe fn zero(start: *mut u8, len: usize) {
     #[cfg(target_os = "linux")]
     {
         let page = page_bytes();
@@ -168,11 +168,11 @@ pub(in crate::runtime) unsafe fn zero(start: *mut u8, len: usize) {
 }
 
 /// The huge page of most systems.
-pub(in crate::runtime) const HUGE: usize = 2 << 20;
+pub(crate) const HUGE: usize = 2 << 20;
 
 /// Asks for huge pages where `len` bytes from `start` on are large enough for them: fewer entries for the processor to look
 /// up. The memory is the caller's. Advice: a system without them changes nothing.
-pub(in crate::runtime) fn advise_huge(start: *mut u8, len: usize) {
+pub(crate) fn advise_huge(start: *mut u8, len: usize) {
     #[cfg(target_os = "linux")]
     {
         let page = page_bytes();
@@ -192,7 +192,7 @@ pub(in crate::runtime) fn advise_huge(start: *mut u8, len: usize) {
 
 /// Bytes of a file that the system has in memory, whole pages counted.
 #[cfg(all(test, target_os = "linux"))]
-pub(in crate::runtime) fn in_memory(file: &std::fs::File) -> usize {
+pub(crate) fn in_memory(file: &std::fs::File) -> usize {
     // SAFETY: nobody changes the file.
     let mapping = unsafe { memmap2::MmapOptions::new().map_copy_read_only(file) }.expect("mapped");
     let mut pages = vec![0u8; mapping.len().div_ceil(page_bytes())];

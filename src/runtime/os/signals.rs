@@ -4,7 +4,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::runtime::Cancellation;
+use crate::Cancellation;
 
 static CANCELLATION: OnceLock<Cancellation> = OnceLock::new();
 

@@ -8,7 +8,7 @@ use kiln_package::{
     ProgramRecord, Stage, StepRecord,
 };
 
-use crate::runtime::Model;
+use crate::Model;
 
 /// Numbers of any kind, the same for the same seed.
 pub(super) struct Random(u64);

@@ -8,7 +8,7 @@ use kiln_package::{
 };
 
 use super::build::{Build, Random, model};
-use crate::runtime::{Data, Model, RuntimeError, Session, SessionOptions, Silent};
+use crate::{Data, Model, RuntimeError, Session, SessionOptions, Silent};
 
 const H: usize = 6;
 const W: usize = 5;

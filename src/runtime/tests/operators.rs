@@ -10,7 +10,7 @@ use kiln_package::{
 };
 
 use super::build::{Build, Random};
-use crate::runtime::{Data, Model, Session, SessionOptions, Silent};
+use crate::{Data, Model, Session, SessionOptions, Silent};
 
 /// An operator, and whether its optional slots are filled and its output is one of its inputs.
 struct Case {

@@ -9,7 +9,7 @@ use kiln_package::{
 };
 
 use super::build::{Build, Random, model, package};
-use crate::runtime::{
+use crate::{
     Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Shape,
     Silent, StepInfo,
 };

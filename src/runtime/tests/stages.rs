@@ -9,9 +9,7 @@ use kiln_package::{
 };
 
 use super::build::{Build, Random, model, package};
-use crate::runtime::{
-    Data, Model, Observer, RuntimeError, Session, SessionOptions, Silent, StepInfo,
-};
+use crate::{Data, Model, Observer, RuntimeError, Session, SessionOptions, Silent, StepInfo};
 
 const TOKENS: usize = 77;
 const MOST: u32 = 3;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use kiln_package::{DType, GraphKind, Layout};
 
 use super::build::{Build, Random, package};
-use crate::runtime::stream::Reading;
-use crate::runtime::{
+use crate::stream::Reading;
+use crate::{
     Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Silent,
     StepInfo,
 };
@@ -90,7 +90,7 @@ fn a_budget_changes_no_bit_and_reads_each_byte_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_kept_of_the_file_is_forgotten() {
-    use crate::runtime::os::pages;
+    use crate::os::pages;
 
     let build = chain();
     let bytes = package(vec![build.program], &build.weights);

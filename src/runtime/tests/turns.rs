@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use kiln_package::{DType, GraphKind, Layout};
 
 use super::build::{Build, Random};
-use crate::runtime::stream::Reading;
-use crate::runtime::{
+use crate::stream::Reading;
+use crate::{
     Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Silent,
     StepInfo,
 };

@@ -1,10 +1,17 @@
 //! From a prompt to the token ids that the text encoder takes.
 
-use tokenizers::Tokenizer as Inner;
-
 use super::card::TextCard;
 use super::error::SectionError;
 use super::words::Words;
+
+mod bpe;
+mod clip;
+#[cfg(feature = "tokenizers")]
+mod library;
+mod normal;
+#[cfg(all(test, feature = "tokenizers"))]
+mod tests;
+mod trie;
 
 /// A CLIP-style tokenizer, read from a package's `tokenizer.json`.
 ///
@@ -13,6 +20,13 @@ pub struct Tokenizer {
     inner: Inner,
     words: Words,
     text: TextCard,
+}
+
+/// CLIP's own is read here, whatever is built in. All others need the library.
+enum Inner {
+    Clip(Box<clip::Clip>),
+    #[cfg(feature = "tokenizers")]
+    Library(Box<library::Library>),
 }
 
 /// A prompt as the text encoder takes it.
@@ -35,15 +49,26 @@ pub struct Piece {
     pub together: usize,
 }
 
+/// A token before learnt words are taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    id: u32,
+    /// The byte of the text that it begins at.
+    start: usize,
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json`. `text` has the length and the begin, end and padding tokens.
     pub fn from_json(json: &[u8], text: TextCard) -> Result<Self, SectionError> {
-        let mut inner = Inner::from_bytes(json).map_err(|e| error(&e.to_string()))?;
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| error(&e.to_string()))?;
-        let words = Words::of(&inner);
+        let inner = match clip::Clip::read(json).map_err(|e| error(&e.to_string()))? {
+            Some(clip) => Inner::Clip(Box::new(clip)),
+            None => other(json)?,
+        };
+        let words = match &inner {
+            Inner::Clip(clip) => Words::of(&clip.learnt()),
+            #[cfg(feature = "tokenizers")]
+            Inner::Library(library) => Words::of(&library.learnt()),
+        };
         Ok(Self { inner, words, text })
     }
 
@@ -54,25 +79,33 @@ impl Tokenizer {
 
     /// The id of a comma that ends a word, if there is one.
     pub fn comma(&self) -> Option<i32> {
-        let id = [",</w>", ","]
-            .iter()
-            .find_map(|comma| self.inner.token_to_id(comma))?;
+        let id = [",</w>", ","].iter().find_map(|comma| match &self.inner {
+            Inner::Clip(clip) => clip.id(comma),
+            #[cfg(feature = "tokenizers")]
+            Inner::Library(library) => library.id(comma),
+        })?;
         i32::try_from(id).ok()
     }
 
     /// The token of an id as the vocabulary has it.
     pub fn token(&self, id: i32) -> Option<String> {
-        self.inner.id_to_token(u32::try_from(id).ok()?)
+        let id = u32::try_from(id).ok()?;
+        match &self.inner {
+            Inner::Clip(clip) => clip.token(id),
+            #[cfg(feature = "tokenizers")]
+            Inner::Library(library) => library.token(id),
+        }
     }
 
     /// The tokens of a text, however many: no begin, no end, no padding.
     pub fn pieces(&self, text: &str) -> Result<Vec<Piece>, SectionError> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|e| error(&e.to_string()))?;
-        let mut pieces = Vec::with_capacity(encoding.len());
-        for (&id, &(start, _)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+        let found = match &self.inner {
+            Inner::Clip(clip) => clip.encode(text),
+            #[cfg(feature = "tokenizers")]
+            Inner::Library(library) => library.encode(text).map_err(|e| error(&e))?,
+        };
+        let mut pieces = Vec::with_capacity(found.len());
+        for Found { id, start } in found {
             let own = self.words.expand(id).count();
             for (nth, id) in self.words.expand(id).enumerate() {
                 pieces.push(Piece {
@@ -103,6 +136,19 @@ impl Tokenizer {
             cut: cut.into_iter().flatten().map(str::to_owned).collect(),
         })
     }
+}
+
+#[cfg(feature = "tokenizers")]
+fn other(json: &[u8]) -> Result<Inner, SectionError> {
+    let library = library::Library::read(json).map_err(|e| error(&e))?;
+    Ok(Inner::Library(Box::new(library)))
+}
+
+#[cfg(not(feature = "tokenizers"))]
+fn other(_: &[u8]) -> Result<Inner, SectionError> {
+    Err(error(
+        "is not CLIP's, and this program was built without the others (the feature `tokenizers`)",
+    ))
 }
 
 fn error(reason: &str) -> SectionError {
