@@ -24,16 +24,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image, ImageDraw
 from torch.nn.functional import interpolate
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from common import COLOUR_NAMES, COLOUR_VALUES, GROUPS, SIZE, Pictures
+from common import COLOUR_NAMES, COLOUR_VALUES, DEVICE, GROUPS, SIZE, Pictures
 
 STEPS, GUIDANCE = 20, 4.0
 NAMES, BACKGROUNDS = 200, 100
-CORNER = 4
+CORNER = SIZE // 32
 SHEET_COLUMNS = 8
 SHEET = """
 red apple, 3d style
@@ -91,32 +90,32 @@ class Model:
     def __init__(self, folder):
         load = dict(dtype=torch.float32, local_files_only=True)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.text = CLIPTextModel.from_pretrained(folder / "text_encoder", **load).eval()
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", **load).eval()
-        self.unet.set_attn_processor(AttnProcessor())
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", **load).eval()
+        self.text = CLIPTextModel.from_pretrained(folder / "text_encoder", **load).eval().to(DEVICE)
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", **load).eval().to(DEVICE)
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae", **load).eval().to(DEVICE)
         self.scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
 
     def context(self, prompts):
         ids = self.tokenizer(prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
-        return self.text(input_ids=ids.input_ids).last_hidden_state
+        return self.text(input_ids=ids.input_ids.to(DEVICE)).last_hidden_state
 
     @torch.no_grad()
     def draw(self, prompts, first_seed):
-        """One picture a prompt, float [n, 3, 128, 128] in 0..255."""
+        """One picture a prompt, float [n, 3, 256, 256] in 0..255."""
         pictures = []
         for start in range(0, len(prompts), 16):
             some = prompts[start : start + 16]
             context = self.context([""] * len(some) + some)
             seeds = range(first_seed + start, first_seed + start + len(some))
-            latents = torch.cat([torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(s)) for s in seeds])
+            noise = [torch.randn(1, 4, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(s)) for s in seeds]
+            latents = torch.cat(noise).to(DEVICE)
             self.scheduler.set_timesteps(STEPS)
             for timestep in self.scheduler.timesteps:
                 plain, prompted = self.unet(torch.cat([latents, latents]), timestep, context).sample.chunk(2)
                 noise = plain + GUIDANCE * (prompted - plain)
                 latents = self.scheduler.step(noise, timestep, latents).prev_sample
             decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-            pictures.append(((decoded.clamp(-1, 1) + 1) * 127.5).round())
+            pictures.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().cpu())
         return torch.cat(pictures)
 
 
@@ -176,7 +175,7 @@ def judge_autoencoder(model, pictures):
     by_group = defaultdict(list)
     for part in torch.arange(0, len(pictures), 8).split(16):
         picture = pictures.on(part, (part // 8) % len(COLOUR_NAMES))
-        again = model.vae.decode(model.vae.encode(picture / 127.5 - 1).latent_dist.mean).sample
+        again = model.vae.decode(model.vae.encode(picture.to(DEVICE) / 127.5 - 1).latent_dist.mean).sample.cpu()
         error = ((again.clamp(-1, 1) + 1) * 127.5 - picture).square().mean((1, 2, 3))
         for index, value in zip(part.tolist(), (10 * torch.log10(255**2 / error)).tolist()):
             by_group[GROUPS[pictures.group[index]]].append(value)

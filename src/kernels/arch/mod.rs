@@ -79,6 +79,12 @@ pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of this set exists only on a CPU that has it.
         Isa::Avx2 => Some(unsafe { avx2::products(rounds) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same.
+        Isa::AvxVnni => Some(unsafe { avxvnni::products(rounds) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same.
+        Isa::Avx512Vnni => Some(unsafe { avx512vnni::products(rounds) }),
         _ => {
             let _ = rounds;
             None
