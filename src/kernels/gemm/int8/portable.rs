@@ -59,7 +59,6 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             panels,
         };
         let line: &mut [u8] = scratch.take_of(BLOCK_K);
-        work.sums.fill([0; PANEL]);
         work.left[work.rows.len()..].fill([L::default(); BLOCK_K]);
         // In fours of k.
         let groups = pack::i8_padded_k(self.k) / 4;
@@ -76,13 +75,13 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 self.left.gather(row, start, &mut line[..present]);
                 L::fill(line, &mut left[..line.len()]);
             }
-            let mut panel = work.panels.start;
+            let (mut panel, add) = (work.panels.start, block > 0);
             while panel + PANELS <= work.panels.end {
-                self.columns::<L, ROWS, PANELS>(kernels, &mut work, panel, groups.clone());
+                self.columns::<L, ROWS, PANELS>(kernels, &mut work, panel, groups.clone(), add);
                 panel += PANELS;
             }
             while panel < work.panels.end {
-                self.columns::<L, ROWS, 1>(kernels, &mut work, panel, groups.clone());
+                self.columns::<L, ROWS, 1>(kernels, &mut work, panel, groups.clone(), add);
                 panel += 1;
             }
         }
@@ -93,7 +92,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         }
     }
 
-    /// All rows times the `PANELS` panels from `panel` on, for one block of k.
+    /// All rows times the `PANELS` panels from `panel` on, for one block of k; added to what the blocks before gave.
     #[inline(always)]
     fn columns<L: Left, const ROWS: usize, const PANELS: usize>(
         &self,
@@ -101,6 +100,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         work: &mut Work<L>,
         panel: usize,
         groups: Range<usize>,
+        add: bool,
     ) {
         let b: [_; PANELS] = array::from_fn(|p| &self.panel(panel + p)[groups.clone()]);
         let index = panel - work.panels.start;
@@ -112,6 +112,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 left,
                 b,
                 tile::sums_of(work.sums, work.padded, row, index),
+                add,
             );
             row += ROWS;
         }
@@ -122,6 +123,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 left,
                 b,
                 tile::sums_of(work.sums, work.padded, row, index),
+                add,
             );
         }
     }

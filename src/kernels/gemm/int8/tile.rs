@@ -21,14 +21,30 @@ pub trait Left: Plain {
     /// The codes as this type.
     fn fill(codes: &[u8], to: &mut [Self]);
 
-    /// Adds `a` times `b` to `sums` for four steps of k for each row of `b[_]`. `a` has a row per row of the tile, as
-    /// long as the steps or longer; each of `b` is a panel, all equally long; `sums` has an entry for each.
+    /// Adds `a` times `b` to `sums` for four steps of k for each row of `b[_]`, or sets them to it where `add` is false.
+    /// `a` has a row per row of the tile, as long as the steps or longer; each of `b` is a panel, all equally long; `sums`
+    /// has an entry for each.
     fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
         kernels: Kernels,
         a: &[[Self; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     );
+}
+
+/// Sums to be added to.
+#[inline(always)]
+fn begun<const ROWS: usize, const PANELS: usize>(
+    mut sums: [&mut Rows<ROWS>; PANELS],
+    add: bool,
+) -> [&mut Rows<ROWS>; PANELS] {
+    if !add {
+        for sums in &mut sums {
+            **sums = [[0; PANEL]; ROWS];
+        }
+    }
+    sums
 }
 
 fn check<const PANELS: usize>(b: [&[Steps]; PANELS], stride: usize) {
@@ -50,19 +66,20 @@ impl Left for u8 {
         a: &[[u8; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         check(b, STRIDE);
         match kernels.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
-            Isa::AvxVnni => unsafe { super::avxvnni::multiply(a, b, sums) },
+            Isa::AvxVnni => unsafe { super::avxvnni::multiply(a, b, sums, add) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the same.
-            Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },
+            Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums, add) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the same.
-            Isa::NeonI8mm => unsafe { super::neoni8mm::multiply(a, b, sums) },
-            _ => portable(a, b, sums),
+            Isa::NeonI8mm => unsafe { super::neoni8mm::multiply(a, b, begun(sums, add)) },
+            _ => portable(a, b, begun(sums, add)),
         }
     }
 }
@@ -83,16 +100,17 @@ impl Left for i8 {
         a: &[[i8; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         check(b, STRIDE);
         match kernels.isa() {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
-            Isa::NeonDot => unsafe { super::neondot::multiply(a, b, sums) },
+            Isa::NeonDot => unsafe { super::neondot::multiply(a, b, begun(sums, add)) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the same.
-            Isa::Neon => unsafe { super::neon::multiply(a, b, sums) },
-            _ => portable(a, b, sums),
+            Isa::Neon => unsafe { super::neon::multiply(a, b, begun(sums, add)) },
+            _ => portable(a, b, begun(sums, add)),
         }
     }
 }
@@ -111,10 +129,11 @@ impl Left for i16 {
         a: &[[i16; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         let _ = kernels;
         check(b, STRIDE);
-        portable(a, b, sums)
+        portable(a, b, begun(sums, add))
     }
 }
 
