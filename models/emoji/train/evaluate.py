@@ -1,12 +1,13 @@
 """Judges a model by numbers and a contact sheet.
 
-    python evaluate.py DIFFUSERS_FOLDER [--output FOLDER]
+    python evaluate.py DIFFUSERS_FOLDER [--output FOLDER]       diffusers in float32
+    python evaluate.py --kiln COMMAND [OPTION ...]              names and backgrounds as Kiln's command draws them
 
-All pictures are drawn with 20 DDIM steps and guidance 4 from noise that depends on the prompt's number alone.
+Noise depends on the prompt's number alone. OPTIONs are those of `kiln draw`: --steps 12, say.
 
 names        200 prompts, plain names, evenly from the groups. Each picture is compared, at 32x32 in RGB, with every
              training picture on white: does its nearest neighbour carry the prompted name (top 1), does one of its
-             five nearest (top 5)?
+             five nearest (top 5)? And how far is the nearest one of that name, RMS of 0..255, in the median?
 backgrounds  100 prompts with a colour: is that colour, of the twelve, the nearest to each of the four corners?
 autoencoder  PSNR of training pictures, on backgrounds of all colours, after encoding and decoding
 sheet        48 prompts as a picture, sheet.png
@@ -17,11 +18,15 @@ Prints the numbers and writes them, with every prompt's rank, to numbers.json.
 import argparse
 import json
 import os
+import subprocess
+import tempfile
 from collections import defaultdict
 from pathlib import Path
+from statistics import median
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
@@ -119,6 +124,24 @@ class Model:
         return torch.cat(pictures)
 
 
+class Kiln:
+    """The same by the command, with the model inside it and its defaults, or as the options say."""
+
+    def __init__(self, command, options):
+        self.command, self.options = command, options
+
+    def draw(self, prompts, first_seed):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            lines = [json.dumps({"prompt": prompt, "seed": first_seed + k}) for k, prompt in enumerate(prompts)]
+            (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+            outputs = ["--prompts", folder / "prompts.jsonl", "-o", folder / "{seed}.png", "--quiet"]
+            subprocess.run([self.command, "draw", *outputs, *self.options], check=True)
+            files = [folder / f"{first_seed + k}.png" for k in range(len(prompts))]
+            pictures = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))) for file in files]
+            return torch.stack(pictures).permute(0, 3, 1, 2).float()
+
+
 def spread(items, count):
     """`count` of the items, evenly from first to last."""
     return [items[(2 * k + 1) * len(items) // (2 * count)] for k in range(count)]
@@ -150,11 +173,13 @@ def judge_names(model, pictures):
             for part in torch.arange(len(pictures)).split(256)
         ]
     )
-    nearest = torch.cdist(drawn, known).argsort(1)
+    distances = torch.cdist(drawn, known) / drawn.shape[1] ** 0.5
     ranks = []
-    for (name, group), order in zip(chosen, nearest.tolist()):
-        rank = 1 + next(place for place, picture in enumerate(order) if pictures.name[picture] == name)
-        ranks.append({"name": name, "group": group, "rank": rank})
+    for (name, group), distance in zip(chosen, distances):
+        order = distance.argsort().tolist()
+        rank = next(place for place, picture in enumerate(order) if pictures.name[picture] == name)
+        off = round(distance[order[rank]].item(), 1)
+        ranks.append({"name": name, "group": group, "rank": rank + 1, "off": off})
     return ranks
 
 
@@ -199,32 +224,39 @@ def share(truths):
     return round(100 * sum(truths) / len(truths), 1)
 
 
-def main(folder, output):
-    output.mkdir(parents=True, exist_ok=True)
-    model, pictures = Model(folder), Pictures()
-    autoencoder = judge_autoencoder(model, pictures)
-    print("autoencoder PSNR, dB:", ", ".join(f"{group} {value}" for group, value in autoencoder.items()), flush=True)
+def main(model, output):
+    pictures, numbers = Pictures(), {}
+    if isinstance(model, Model):
+        numbers["autoencoder"] = judge_autoencoder(model, pictures)
+        figures = ", ".join(f"{group} {value}" for group, value in numbers["autoencoder"].items())
+        print("autoencoder PSNR, dB:", figures, flush=True)
     ranks = judge_names(model, pictures)
     table = {"all": ranks} | {group: [r for r in ranks if r["group"] == group] for group in GROUPS}
     names = {
-        group: {"top1": share([r["rank"] == 1 for r in some]), "top5": share([r["rank"] <= 5 for r in some])}
+        group: {
+            "top1": share([r["rank"] == 1 for r in some]),
+            "top5": share([r["rank"] <= 5 for r in some]),
+            "off": median(r["off"] for r in some),
+        }
         for group, some in table.items()
         if some
     }
     for group, shares in names.items():
-        print(f"names, {group}: top 1 {shares['top1']} %, top 5 {shares['top5']} %", flush=True)
+        print(f"names, {group}: top 1 {shares['top1']} %, top 5 {shares['top5']} %, off by {shares['off']:.1f}", flush=True)
     backgrounds = share(judge_backgrounds(model, pictures))
     print(f"backgrounds: {backgrounds} %", flush=True)
+    output.mkdir(parents=True, exist_ok=True)
     draw_sheet(model, output / "sheet.png")
-    numbers = {"names": names, "backgrounds": backgrounds, "autoencoder": autoencoder, "ranks": ranks}
+    numbers |= {"names": names, "backgrounds": backgrounds, "ranks": ranks}
     (output / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Judges a model.")
-    parser.add_argument("folder", type=Path, help="diffusers folder")
+    parser.add_argument("folder", type=Path, nargs="?", help="diffusers folder")
+    parser.add_argument("--kiln", type=Path, help="Kiln's command, in place of diffusers")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data" / "evaluation")
-    parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    main(chosen.folder, chosen.output)
+    chosen, options = parser.parse_known_args()
+    if (chosen.folder is None) == (chosen.kiln is None) or (options and not chosen.kiln):
+        parser.error("give a diffusers folder, or --kiln and options for it")
+    main(Kiln(chosen.kiln, options) if chosen.kiln else Model(chosen.folder), chosen.output)

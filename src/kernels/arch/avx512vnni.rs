@@ -1,4 +1,7 @@
-use crate::{Isa, Kernels, job::Body};
+use std::arch::x86_64::*;
+
+use super::avx2;
+use crate::{F16, Isa, Kernels, job::Body};
 
 /// # Safety
 /// As [`Job::run`](crate::Job::run); this CPU has the features.
@@ -6,6 +9,43 @@ use crate::{Isa, Kernels, job::Body};
 pub unsafe fn run<B: Body>(body: &B, phase: usize, task: usize, scratch: &mut [u8]) {
     // SAFETY: the caller's promise.
     unsafe { body.portable(Kernels::assume(Isa::Avx512Vnni), phase, task, scratch) }
+}
+
+/// # Safety
+/// This CPU has the features. Both slices are of one length.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,f16c")]
+pub unsafe fn f16_to_f32(from: &[F16], to: &mut [f32]) {
+    let (from_sixteens, from_rest) = from.as_chunks::<16>();
+    let (to_sixteens, to_rest) = to.as_chunks_mut::<16>();
+    for (from, to) in from_sixteens.iter().zip(to_sixteens) {
+        // SAFETY: both are arrays of sixteen; neither access asks for alignment, and an `F16` is a `u16`.
+        unsafe {
+            let halves = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(halves))
+        }
+    }
+    // SAFETY: the same features.
+    unsafe { avx2::f16_to_f32(from_rest, to_rest) }
+}
+
+/// # Safety
+/// This CPU has the features. Both slices are of one length.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,f16c")]
+pub unsafe fn f32_to_f16(from: &[f32], to: &mut [F16]) {
+    let (from_sixteens, from_rest) = from.as_chunks::<16>();
+    let (to_sixteens, to_rest) = to.as_chunks_mut::<16>();
+    for (from, to) in from_sixteens.iter().zip(to_sixteens) {
+        // SAFETY: both are arrays of sixteen; neither access asks for alignment, and an `F16` is a `u16`.
+        unsafe {
+            let values = _mm512_loadu_ps(from.as_ptr());
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+        }
+    }
+    // SAFETY: the same features.
+    unsafe { avx2::f32_to_f16(from_rest, to_rest) }
 }
 
 /// Products in 24 chains as the kernels have them; how many there were.

@@ -69,7 +69,7 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
             k,
             weight,
             epilogue,
-            split: Split::of(rows, panels),
+            split: Split::of(rows, panels, GROUP_PANELS),
         })
     }
 
@@ -107,9 +107,10 @@ struct Split {
 }
 
 impl Split {
-    fn of(rows: usize, panels: usize) -> Self {
+    /// Groups of at most so many panels.
+    fn of(rows: usize, panels: usize, group: usize) -> Self {
         // Groups of about one size, and even: a GEGLU's panels stay in pairs.
-        let groups = panels.div_ceil(GROUP_PANELS);
+        let groups = panels.div_ceil(group);
         let mut split = Self {
             rows: BLOCK_ROWS,
             panels: panels.div_ceil(groups).next_multiple_of(2),

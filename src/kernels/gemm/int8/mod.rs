@@ -7,6 +7,7 @@ mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
 mod conv2d;
+mod finish;
 mod linear;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,10 +28,10 @@ pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch
 pub use linear::{LinearInt8, LinearInt8Operands};
 
 use super::{
-    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split,
+    BLOCK_ROWS, ROW_PANELS, Split,
     epilogue::{self, Epilogue},
 };
-use crate::{ArgumentError, Element, Kernels, PANEL, error::Check, pack, scratch};
+use crate::{ArgumentError, Element, Isa, Kernels, PANEL, error::Check, pack, scratch};
 
 /// Codes of the left matrix: of the operand itself, or of the picture's unfolding that is never made.
 pub(crate) trait CodeRows: Sync {
@@ -91,7 +92,7 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
         )?;
         check.len("scale", scale.len(), epilogue.halves() * n)?;
         check.len("sums", sums.len(), epilogue.halves() * n)?;
-        let split = Split::of(rows, panels);
+        let split = Split::of(rows, panels, group_panels(kernels.isa()));
         Ok(Self {
             kernels,
             left,
@@ -121,6 +122,17 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
     }
 }
 
+/// Panels of the largest group. What is gathered is gathered again for each; the more, the more cache the sums take.
+const fn group_panels(isa: Isa) -> usize {
+    match isa {
+        Isa::AvxVnni | Isa::Avx512Vnni => 20,
+        _ => super::GROUP_PANELS,
+    }
+}
+
+/// The most of [`group_panels`].
+const MOST_PANELS: usize = group_panels(Isa::Avx512Vnni);
+
 /// Bytes of scratch that each thread needs for `rows` by `k` by `n` (a GEGLU's `n` counting values and gates), whatever
 /// the instruction set.
 pub const fn scratch_bytes(rows: usize, _k: usize, n: usize) -> usize {
@@ -130,10 +142,10 @@ pub const fn scratch_bytes(rows: usize, _k: usize, n: usize) -> usize {
         BLOCK_ROWS
     };
     let panels = n.div_ceil(PANEL).next_multiple_of(2);
-    let panels = if panels < GROUP_PANELS {
+    let panels = if panels < MOST_PANELS {
         panels
     } else {
-        GROUP_PANELS
+        MOST_PANELS
     };
     // Codes of 16 bits, a line of bytes, sums; a panel of one block of k in 16 bits.
     scratch::bytes(&[

@@ -18,6 +18,13 @@ pub trait Left: Plain {
     /// What a code as this type is short of.
     const OFFSET: i32 = 0;
 
+    /// Elements of this type as codes, where they are the same.
+    #[inline(always)]
+    fn as_codes(of: &mut [Self]) -> Option<&mut [u8]> {
+        let _ = of;
+        None
+    }
+
     /// The codes as this type.
     fn fill(codes: &[u8], to: &mut [Self]);
 
@@ -55,6 +62,11 @@ fn check<const PANELS: usize>(b: [&[Steps]; PANELS], stride: usize) {
 }
 
 impl Left for u8 {
+    #[inline(always)]
+    fn as_codes(of: &mut [u8]) -> Option<&mut [u8]> {
+        Some(of)
+    }
+
     #[inline(always)]
     fn fill(codes: &[u8], to: &mut [u8]) {
         to.copy_from_slice(codes);
