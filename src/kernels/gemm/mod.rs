@@ -69,7 +69,7 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
             k,
             weight,
             epilogue,
-            split: Split::of(rows, panels, GROUP_PANELS),
+            split: Split::of(rows, panels, BLOCK_ROWS, GROUP_PANELS),
         })
     }
 
@@ -107,12 +107,12 @@ struct Split {
 }
 
 impl Split {
-    /// Groups of at most so many panels.
-    fn of(rows: usize, panels: usize, group: usize) -> Self {
+    /// Blocks of at most `block` rows times groups of at most `group` panels.
+    fn of(rows: usize, panels: usize, block: usize, group: usize) -> Self {
         // Groups of about one size, and even: a GEGLU's panels stay in pairs.
         let groups = panels.div_ceil(group);
         let mut split = Self {
-            rows: BLOCK_ROWS,
+            rows: block,
             panels: panels.div_ceil(groups).next_multiple_of(2),
         };
         while split.tasks(rows, panels) < ENOUGH_TASKS {

@@ -28,7 +28,7 @@ pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch
 pub use linear::{LinearInt8, LinearInt8Operands};
 
 use super::{
-    BLOCK_ROWS, ROW_PANELS, Split,
+    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split,
     epilogue::{self, Epilogue},
 };
 use crate::{ArgumentError, Element, Isa, Kernels, PANEL, error::Check, pack, scratch};
@@ -92,7 +92,11 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
         )?;
         check.len("scale", scale.len(), epilogue.halves() * n)?;
         check.len("sums", sums.len(), epilogue.halves() * n)?;
-        let split = Split::of(rows, panels, group_panels(kernels.isa()));
+        let split = match kernels.isa() {
+            // Rows are gathered again for each group of panels: wider groups, of as many sums.
+            Isa::AvxVnni | Isa::Avx512Vnni if rows >= BLOCK_ROWS => Split::of(rows, panels, 72, 20),
+            _ => Split::of(rows, panels, BLOCK_ROWS, GROUP_PANELS),
+        };
         Ok(Self {
             kernels,
             left,
@@ -122,17 +126,6 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
     }
 }
 
-/// Panels of the largest group. What is gathered is gathered again for each; the more, the more cache the sums take.
-const fn group_panels(isa: Isa) -> usize {
-    match isa {
-        Isa::AvxVnni | Isa::Avx512Vnni => 20,
-        _ => super::GROUP_PANELS,
-    }
-}
-
-/// The most of [`group_panels`].
-const MOST_PANELS: usize = group_panels(Isa::Avx512Vnni);
-
 /// Bytes of scratch that each thread needs for `rows` by `k` by `n` (a GEGLU's `n` counting values and gates), whatever
 /// the instruction set.
 pub const fn scratch_bytes(rows: usize, _k: usize, n: usize) -> usize {
@@ -142,10 +135,10 @@ pub const fn scratch_bytes(rows: usize, _k: usize, n: usize) -> usize {
         BLOCK_ROWS
     };
     let panels = n.div_ceil(PANEL).next_multiple_of(2);
-    let panels = if panels < MOST_PANELS {
+    let panels = if panels < GROUP_PANELS {
         panels
     } else {
-        MOST_PANELS
+        GROUP_PANELS
     };
     // Codes of 16 bits, a line of bytes, sums; a panel of one block of k in 16 bits.
     scratch::bytes(&[
