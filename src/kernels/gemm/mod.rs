@@ -90,6 +90,9 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
 const BLOCK_ROWS: usize = 96;
 /// Panels of the largest group.
 const GROUP_PANELS: usize = 16;
+/// Rows of a block and panels of a group whose rows are costly to gather, which they are again for each group: wider
+/// groups, of no more sums.
+const WIDE: (usize, usize) = (72, 20);
 /// Panels of a row that are finished together; even, so that a GEGLU's stay in pairs.
 const ROW_PANELS: usize = 8;
 /// Steps of k that are gathered at a time.

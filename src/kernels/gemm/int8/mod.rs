@@ -28,7 +28,7 @@ pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch
 pub use linear::{LinearInt8, LinearInt8Operands};
 
 use super::{
-    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split,
+    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split, WIDE,
     epilogue::{self, Epilogue},
 };
 use crate::{ArgumentError, Element, Isa, Kernels, PANEL, error::Check, pack, scratch};
@@ -93,8 +93,9 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
         check.len("scale", scale.len(), epilogue.halves() * n)?;
         check.len("sums", sums.len(), epilogue.halves() * n)?;
         let split = match kernels.isa() {
-            // Rows are gathered again for each group of panels: wider groups, of as many sums.
-            Isa::AvxVnni | Isa::Avx512Vnni if rows >= BLOCK_ROWS => Split::of(rows, panels, 72, 20),
+            Isa::AvxVnni | Isa::Avx512Vnni if rows >= BLOCK_ROWS => {
+                Split::of(rows, panels, WIDE.0, WIDE.1)
+            }
             _ => Split::of(rows, panels, BLOCK_ROWS, GROUP_PANELS),
         };
         Ok(Self {

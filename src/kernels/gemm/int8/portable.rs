@@ -83,7 +83,13 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             }
             let (mut panel, add) = (work.panels.start, block > 0);
             while panel + PANELS <= work.panels.end {
-                self.columns::<L, ROWS, FEW, PANELS>(kernels, &mut work, panel, groups.clone(), add);
+                self.columns::<L, ROWS, FEW, PANELS>(
+                    kernels,
+                    &mut work,
+                    panel,
+                    groups.clone(),
+                    add,
+                );
                 panel += PANELS;
             }
             while panel < work.panels.end {
