@@ -288,6 +288,7 @@ impl<T: Element> After<'_, '_, T> {
     /// # Safety
     /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub unsafe fn store<const GEGLU: bool>(
         &self,
         kernels: Kernels,

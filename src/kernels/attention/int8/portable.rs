@@ -243,6 +243,7 @@ impl<L: Left> Work<'_, L> {
 
     /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
         let scales: &[[f32; PANEL]] = codes.k_scale[start..][..TILE].as_chunks().0;
         let offsets: &[[i32; PANEL]] = codes.k_offset[start..][..TILE].as_chunks().0;
