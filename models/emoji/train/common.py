@@ -1,9 +1,7 @@
-"""What the scripts share: where things lie, the named colours, the pictures and their captions, the length of a training."""
+"""What the scripts share: where things lie, the named colours, the pictures and their captions."""
 
 import json
-import math
-import signal
-import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ HERE = Path(__file__).parent
 DATA = HERE / "data"
 CHECKPOINTS = HERE / "checkpoints"
 SIZE = 256
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 GROUPS = (
     "smileys", "people", "components", "animals", "food", "travel", "activities", "objects", "symbols", "flags",
@@ -57,76 +54,14 @@ class Pictures:
 
     def on(self, indices, colours):
         """The pictures composed on backgrounds (indices of COLOURS): float [n, 3, 256, 256] in 0..255."""
-        return self.compose(self.rgba[indices], colours)
-
-    @staticmethod
-    def compose(rgba, colours):
-        rgba = rgba.float()
+        rgba = self.rgba[indices].float()
         alpha = rgba[:, 3:] / 255
-        return rgba[:, :3] * alpha + COLOUR_VALUES.to(rgba.device)[colours][:, :, None, None] * (1 - alpha)
+        return rgba[:, :3] * alpha + COLOUR_VALUES[colours][:, :, None, None] * (1 - alpha)
 
 
-def arithmetic():
-    """bfloat16 on a GPU, else float32."""
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda")
-
-
-def compiled(function):
-    """The function, compiled where that pays: on a GPU."""
-    return torch.compile(function, dynamic=False) if DEVICE.type == "cuda" else function
-
-
-class Clock:
-    """How long a training is, and what it says on its way.
-
-    Its length in steps is given, or, to fit into a number of seconds, set after MEASURED steps by their speed; once
-    set it is part of the checkpoint, for the learning rate follows from it. Stops at SIGTERM and ctrl-C as well.
-    """
-
-    UNMEASURED, MEASURED, EVERY, SAVE_SECONDS = 20, 60, 50, 60
-
-    def __init__(self, step, steps, seconds):
-        self.begun = self.saved = self.logged = time.time()
-        self.step, self.first, self.steps, self.seconds = step, step, steps, seconds
-        self.stopped = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop)
-
-    def stop(self, *_):
-        self.stopped = True
-
-    def running(self):
-        return not self.stopped and self.step < (self.steps or math.inf)
-
-    def part(self):
-        """How much of the training is done; nothing while its length is unknown, in the warm-up."""
-        return self.step / self.steps if self.steps else 0.0
-
-    def measure(self, done):
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        now = time.time()
-        if done == self.UNMEASURED:
-            self.measured = now
-            return
-        step = (now - self.measured) / (self.MEASURED - self.UNMEASURED)
-        self.steps = self.step + max(1, int((self.seconds - (now - self.begun)) / step))
-        print(f"{step * 1e3:.1f} ms a step: {self.steps} steps", flush=True)
-
-    def advance(self, report):
-        """Counts a step; prints `report()`, which waits for the GPU, now and then."""
-        self.step += 1
-        done = self.step - self.first
-        if self.steps is None and done in (self.UNMEASURED, self.MEASURED):
-            self.measure(done)
-        if self.step % self.EVERY == 0:
-            text, now = report(), time.time()
-            speed = self.EVERY / (now - self.logged)
-            print(f"{now - self.begun:6.1f} s step {self.step} of {self.steps} {text} {speed:.1f} steps/s", flush=True)
-            self.logged = now
-
-    def to_save(self):
-        if time.time() - self.saved < self.SAVE_SECONDS:
-            return False
-        self.saved = time.time()
-        return True
+def next_time(text):
+    """The next moment at which a clock in UTC shows HH:MM, in seconds since 1970."""
+    hour, minute = map(int, text.split(":"))
+    now = datetime.now(timezone.utc)
+    moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return (moment if moment > now else moment + timedelta(days=1)).timestamp()

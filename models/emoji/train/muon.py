@@ -4,6 +4,9 @@ from collections import defaultdict
 
 import torch
 
+# Emulated bfloat16 is slower than float32.
+BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
 
 class Muon:
     """Momentum whose update is made orthogonal, for weights that are matrices (a convolution's is flattened).
@@ -24,27 +27,30 @@ class Muon:
         self.groups = list(shapes.values())
 
     @torch.no_grad()
-    def step(self, rate):
-        for group in self.groups:
-            weights = [self.weights[index] for index in group]
-            momentum = [self.momentum[index] for index in group]
-            gradients = [weight.grad for weight in weights]
-            torch._foreach_lerp_(momentum, gradients, 1 - self.MOMENTUM)
-            torch._foreach_lerp_(gradients, momentum, self.MOMENTUM)
-            updates = self.orthogonal(torch.stack([gradient.flatten(1) for gradient in gradients]))
-            scale = 0.2 * max(updates.shape[1:]) ** 0.5
-            torch._foreach_mul_(weights, 1 - rate * self.DECAY)
-            shaped = [update.view(weight.shape) for update, weight in zip(updates, weights)]
-            torch._foreach_add_(weights, shaped, alpha=-rate * scale)
+    def step(self, rate, pool):
+        list(pool.map(lambda group: self.update(group, rate), self.groups))
+
+    @torch.no_grad()
+    def update(self, group, rate):
+        updates = []
+        for index in group:
+            gradient, momentum = self.weights[index].grad, self.momentum[index]
+            momentum.lerp_(gradient, 1 - self.MOMENTUM)
+            updates.append(gradient.lerp(momentum, self.MOMENTUM).flatten(1))
+        updates = self.orthogonal(torch.stack(updates))
+        scale = 0.2 * max(updates.shape[1:]) ** 0.5
+        for index, update in zip(group, updates):
+            weight = self.weights[index]
+            weight.mul_(1 - rate * self.DECAY).add_(update.view_as(weight), alpha=-rate * scale)
 
     def orthogonal(self, matrices):
         """Newton-Schulz iteration towards the nearest orthogonal matrices."""
         a, b, c = self.COEFFICIENTS
         tall = matrices.shape[1] > matrices.shape[2]
         x = matrices.mT if tall else matrices
-        x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-        x = x.bfloat16() if x.is_cuda else x
+        x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7))
+        x = x.bfloat16() if BFLOAT16 else x
         for _ in range(5):
             gram = x @ x.mT
             x = a * x + (b * gram + c * gram @ gram) @ x
-        return (x.mT if tall else x).float().contiguous()
+        return (x.mT if tall else x).float()
