@@ -77,6 +77,12 @@ pub fn round(x: f32) -> i32 {
     ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
 }
 
+/// [`round`], and the same as an `f32`.
+#[inline(always)]
+pub fn whole(x: f32) -> (i32, f32) {
+    (round(x), (x + ROUND) - ROUND)
+}
+
 /// `e^x`, within 1.5 ulp where the result is normal.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

@@ -43,7 +43,10 @@ pub fn f16_to_f32(kernels: Kernels, from: &[F16], to: &mut [f32]) {
     match kernels.isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { avx2::f16_to_f32(from, to) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::f16_to_f32(from, to) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe { avx512vnni::f16_to_f32(from, to) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f16_to_f32(from, to) },
@@ -61,7 +64,10 @@ pub fn f32_to_f16(kernels: Kernels, from: &[f32], to: &mut [F16]) {
     match kernels.isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has F16C and AVX2.
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { avx2::f32_to_f16(from, to) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::f32_to_f16(from, to) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe { avx512vnni::f32_to_f16(from, to) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe { neon::f32_to_f16(from, to) },
@@ -79,6 +85,12 @@ pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernels` of this set exists only on a CPU that has it.
         Isa::Avx2 => Some(unsafe { avx2::products(rounds) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same.
+        Isa::AvxVnni => Some(unsafe { avxvnni::products(rounds) }),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same.
+        Isa::Avx512Vnni => Some(unsafe { avx512vnni::products(rounds) }),
         _ => {
             let _ = rounds;
             None

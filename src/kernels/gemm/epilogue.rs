@@ -233,6 +233,29 @@ impl<'a, T: Element> Epilogue<'a, T> {
         T::store_slice(kernels, v, out);
     }
 
+    /// What follows the products of an output panel that is whole.
+    #[inline(always)]
+    pub fn after(&self, kernels: Kernels, panel: usize) -> After<'_, 'a, T> {
+        let column = panel / self.halves() * PANEL;
+        let whole = "the panel is whole";
+        let of = |bias: &'a [f32], column: usize| bias[column..].first_chunk().expect(whole);
+        let shift = self.shift.map(|shift| {
+            let mut values = [0.0; PANEL];
+            T::load_slice(kernels, &shift[column..][..PANEL], &mut values);
+            values
+        });
+        After {
+            epilogue: self,
+            column,
+            bias: self.bias.map(|bias| of(bias, column)),
+            gate_bias: match self.activation {
+                Activation::Geglu => self.bias.map(|bias| of(bias, self.n + column)),
+                _ => None,
+            },
+            shift,
+        }
+    }
+
     /// Products and the bias from `column` of its row on, into `to`.
     #[inline(always)]
     fn biased(&self, products: &[[f32; PANEL]], stride: usize, column: usize, to: &mut [f32]) {
@@ -247,6 +270,62 @@ impl<'a, T: Element> Epilogue<'a, T> {
         if let Some(bias) = self.bias {
             add(to, &bias[column..][..to.len()]);
         }
+    }
+}
+
+/// What follows the products of the sixteen columns from `column` on.
+pub(crate) struct After<'e, 'a, T> {
+    epilogue: &'e Epilogue<'a, T>,
+    column: usize,
+    bias: Option<&'a [f32; PANEL]>,
+    gate_bias: Option<&'a [f32; PANEL]>,
+    shift: Option<[f32; PANEL]>,
+}
+
+impl<T: Element> After<'_, '_, T> {
+    /// Stores a row's results of the products `v` and, under GEGLU, of the gate's.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+    pub unsafe fn store<const GEGLU: bool>(
+        &self,
+        kernels: Kernels,
+        row: usize,
+        mut v: [f32; PANEL],
+        mut gate: [f32; PANEL],
+    ) {
+        let at = row * self.epilogue.n + self.column;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.epilogue.out.slice_mut(at..at + PANEL) };
+        if let Some(bias) = self.bias {
+            add(&mut v, bias);
+        }
+        if let Some(shift) = &self.shift {
+            add(&mut v, shift);
+        }
+        if GEGLU {
+            if let Some(bias) = self.gate_bias {
+                add(&mut gate, bias);
+            }
+            for lane in 0..PANEL {
+                v[lane] *= math::gelu(gate[lane]);
+            }
+        } else {
+            math::activate_slice(self.epilogue.activation, &mut v);
+        }
+        let residual = match self.epilogue.residual {
+            Residual::None => None,
+            Residual::InPlace => Some(&*out),
+            Residual::Other(residual) => Some(&residual[at..at + PANEL]),
+        };
+        if let Some(residual) = residual {
+            let mut loaded = [0.0; PANEL];
+            T::load_slice(kernels, residual, &mut loaded);
+            add(&mut v, &loaded);
+        }
+        T::store_slice(kernels, &v, out);
     }
 }
 

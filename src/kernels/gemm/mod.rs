@@ -69,7 +69,7 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
             k,
             weight,
             epilogue,
-            split: Split::of(rows, panels),
+            split: Split::of(rows, panels, BLOCK_ROWS, GROUP_PANELS),
         })
     }
 
@@ -90,6 +90,9 @@ impl<'a, T: Element, W: Element, R: Rows> Gemm<'a, T, W, R> {
 const BLOCK_ROWS: usize = 96;
 /// Panels of the largest group.
 const GROUP_PANELS: usize = 16;
+/// Rows of a block and panels of a group whose rows are costly to gather, which they are again for each group: wider
+/// groups, of no more sums.
+const WIDE: (usize, usize) = (72, 20);
 /// Panels of a row that are finished together; even, so that a GEGLU's stay in pairs.
 const ROW_PANELS: usize = 8;
 /// Steps of k that are gathered at a time.
@@ -107,11 +110,12 @@ struct Split {
 }
 
 impl Split {
-    fn of(rows: usize, panels: usize) -> Self {
+    /// Blocks of at most `block` rows times groups of at most `group` panels.
+    fn of(rows: usize, panels: usize, block: usize, group: usize) -> Self {
         // Groups of about one size, and even: a GEGLU's panels stay in pairs.
-        let groups = panels.div_ceil(GROUP_PANELS);
+        let groups = panels.div_ceil(group);
         let mut split = Self {
-            rows: BLOCK_ROWS,
+            rows: block,
             panels: panels.div_ceil(groups).next_multiple_of(2),
         };
         while split.tasks(rows, panels) < ENOUGH_TASKS {

@@ -239,17 +239,20 @@ fn work_falls_into_enough_tasks_that_cover_it_once() {
         (7, 3),
         (65536, 1),
     ] {
-        let split = Split::of(rows, panels);
-        let tasks = split.tasks(rows, panels);
-        assert!(
-            rows * panels < 64 * 48 || tasks >= ENOUGH_TASKS,
-            "{rows} by {panels}: {tasks}"
-        );
-        let covered: usize = (0..tasks)
-            .map(|task| split.task(rows, panels, task))
-            .map(|(rows, panels)| rows.len() * panels.len())
-            .sum();
-        assert_eq!(covered, rows * panels);
+        for (block, group) in [(BLOCK_ROWS, GROUP_PANELS), WIDE] {
+            assert!(block * group <= BLOCK_ROWS * GROUP_PANELS);
+            let split = Split::of(rows, panels, block, group);
+            let tasks = split.tasks(rows, panels);
+            assert!(
+                rows * panels < 64 * 48 || tasks >= ENOUGH_TASKS,
+                "{rows} by {panels}: {tasks}"
+            );
+            let covered: usize = (0..tasks)
+                .map(|task| split.task(rows, panels, task))
+                .map(|(rows, panels)| rows.len() * panels.len())
+                .sum();
+            assert_eq!(covered, rows * panels);
+        }
     }
 }
 

@@ -191,19 +191,19 @@ impl Symmetric {
 /// `255 2^x` for |x| up to a half, within 0.021: a cubic through four Chebyshev points.
 const CUBIC: [f32; 4] = [254.980_76, 176.749_86, 61.873_066, 14.238_762];
 
-/// The code of a weight: `round(255 2^x)` within a fortieth before rounding, for x up to 0; 0 for NaN.
+/// The code of a weight, a byte's value: `round(255 2^x)` within a fortieth before rounding, for x up to 0; 0 for NaN.
 #[inline(always)]
-fn weight_code(x: f32) -> u8 {
+fn weight(x: f32) -> i32 {
     let x = if x > -16.0 { x } else { -16.0 };
     let x = if x < 0.0 { x } else { 0.0 };
-    let n = math::round(x);
-    let f = x - n as f32;
+    let (n, whole) = math::whole(x);
+    let f = x - whole;
     let p = CUBIC[3]
         .mul_add(f, CUBIC[2])
         .mul_add(f, CUBIC[1])
         .mul_add(f, CUBIC[0]);
     let weight = f32::from_bits(p.to_bits().wrapping_add((n << 23) as u32));
-    math::round(weight) as u8
+    math::round(weight)
 }
 
 impl<'a, T: Element> AttentionInt8<'a, T> {

@@ -61,15 +61,10 @@ impl Work<'_, i16> {
     /// The products of all query rows with a panel of the tile's keys.
     #[inline(always)]
     fn products_of(&mut self, kernels: Kernels, panel: usize, keys: &[Pairs]) {
-        for row in (0..self.rows).step_by(ROWS) {
-            let mut sums = [[0; PANEL]; ROWS];
-            for (block, keys) in keys.chunks(STEPS / 2).enumerate() {
-                let q = self.q[block * self.rows + row..][..ROWS].as_flattened();
-                pairs::multiply(kernels, (q, STEPS), ROWS, keys, &mut sums, block > 0);
-            }
-            for (products, sums) in self.products[row..].iter_mut().zip(&sums) {
-                products[panel * PANEL..][..PANEL].copy_from_slice(sums);
-            }
+        let products = &mut self.products[panel * self.rows..][..self.rows];
+        for (block, keys) in keys.chunks(STEPS / 2).enumerate() {
+            let q = self.q[block * self.rows..][..self.rows].as_flattened();
+            pairs::multiply(kernels, (q, STEPS), self.rows, keys, products, block > 0);
         }
     }
 

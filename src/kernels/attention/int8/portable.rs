@@ -4,10 +4,10 @@ use std::{
     ops::Range,
 };
 
-use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, weight_code};
+use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, weight};
 use crate::{
     Element, Isa, Kernels, PANEL,
-    gemm::int8::tile::{Left, Steps},
+    gemm::int8::tile::{self, Left, Steps},
     lanes, math,
     scratch::Scratch,
 };
@@ -21,8 +21,8 @@ pub(super) struct Work<'s, L> {
     pub rows: usize,
     /// `[ceil(dim / STEPS)][rows][STEPS]`
     pub q: &'s mut [[L; STEPS]],
-    /// A row of products with the tile's keys per query row.
-    pub products: &'s mut [[i32; TILE]],
+    /// Products with the tile's keys: `[TILE / 16][rows][16]`
+    pub products: &'s mut [[i32; PANEL]],
     /// A row of coded weights per query row.
     pub weights: &'s mut [[L; TILE]],
     /// `[ceil(dim / 16)][rows][16]`
@@ -126,7 +126,7 @@ impl<T: Element> AttentionInt8<'_, T> {
         let mut work = Work::<L> {
             rows,
             q: scratch.take_of(self.params().head_dim.div_ceil(STEPS) * rows),
-            products: scratch.take_of(rows),
+            products: scratch.take_of(KEY_PANELS * rows),
             weights: scratch.take_of(rows),
             sums: scratch.take_rows(columns * rows),
             factor: scratch.take(rows),
@@ -227,7 +227,6 @@ impl<L: Left> Work<'_, L> {
         dim4: usize,
     ) {
         for panel in (0..KEY_PANELS).step_by(PANELS) {
-            let mut sums = [[[0; PANEL]; ROWS]; PANELS];
             for (block, step) in (0..dim4).step_by(STEPS).enumerate() {
                 let steps = step / 4..dim4.min(step + STEPS) / 4;
                 let q = self.q[block * self.rows + row..]
@@ -236,46 +235,44 @@ impl<L: Left> Work<'_, L> {
                 let keys: [&[Steps]; PANELS] = array::from_fn(|p| {
                     &codes.k[(start / PANEL + panel + p) * (dim4 / 4)..][steps.clone()]
                 });
-                L::multiply::<ROWS, PANELS, _>(kernels, q, keys, sums.each_mut());
-            }
-            for (p, sums) in sums.iter().enumerate() {
-                for (products, sums) in self.products[row..].iter_mut().zip(sums) {
-                    products[(panel + p) * PANEL..][..PANEL].copy_from_slice(sums);
-                }
+                let products = tile::sums_of(self.products, self.rows, row, panel);
+                L::multiply::<ROWS, PANELS, _>(kernels, q, keys, products, block > 0);
             }
         }
     }
 
     /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
-        let width = keys.next_multiple_of(PANEL);
-        let (scales, offsets) = (
-            &codes.k_scale[start..][..width],
-            &codes.k_offset[start..][..width],
-        );
+        let scales: &[[f32; PANEL]] = codes.k_scale[start..][..TILE].as_chunks().0;
+        let offsets: &[[i32; PANEL]] = codes.k_offset[start..][..TILE].as_chunks().0;
         let (mut scores, mut weights) = ([0.0; TILE], [0; TILE]);
         for row in 0..self.rows {
-            let (scores, factor) = (&mut scores[..width], self.factor[row]);
-            for (((score, product), offset), scale) in scores
-                .iter_mut()
-                .zip(&self.products[row])
-                .zip(offsets)
-                .zip(scales)
-            {
-                // Codes of queries that are short of their offset give products that are, too.
-                let offset = if L::OFFSET == OFFSET { 0 } else { *offset };
-                *score = (product - offset) as f32 * (factor * scale);
+            let factor = self.factor[row];
+            let panels = scores.as_chunks_mut::<PANEL>().0;
+            for (panel, scores) in panels.iter_mut().enumerate() {
+                let products = &self.products[panel * self.rows + row];
+                for lane in 0..PANEL {
+                    // Codes of queries that are short of their offset give products that are, too.
+                    let offset = match L::OFFSET {
+                        OFFSET => 0,
+                        _ => offsets[panel][lane],
+                    };
+                    scores[lane] =
+                        (products[lane] - offset) as f32 * (factor * scales[panel][lane]);
+                }
             }
-            scores[keys..].fill(f32::NEG_INFINITY);
-            let t = lanes::max(scores);
+            if keys < TILE {
+                scores[keys..].fill(f32::NEG_INFINITY);
+            }
+            let t = lanes::max(&scores);
             let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
-            for (weight, score) in weights.iter_mut().zip(&*scores) {
-                *weight = weight_code(*score - t);
-            }
             let mut total = 0;
-            for weight in &weights[..width] {
-                total += u32::from(*weight);
+            for (code, score) in weights.iter_mut().zip(&scores) {
+                let weight = weight(*score - t);
+                total += weight;
+                *code = weight as u8;
             }
             L::fill(&weights, &mut self.weights[row]);
             self.total[row] = total as f32;
@@ -308,7 +305,7 @@ impl<L: Left> Work<'_, L> {
         if L::OFFSET != 0 {
             let mut weights = [[L::default(); TILE]];
             L::fill(&[0; TILE], &mut weights[0]);
-            L::multiply::<1, PANELS, _>(kernels, &weights, values, nothing.each_mut());
+            L::multiply::<1, PANELS, _>(kernels, &weights, values, nothing.each_mut(), false);
         }
         for row in (0..self.rows).step_by(ROWS) {
             self.gather::<ROWS, PANELS>(kernels, values, &nothing, row, column);
@@ -326,11 +323,19 @@ impl<L: Left> Work<'_, L> {
         column: usize,
     ) {
         let mut products = [[[0; PANEL]; ROWS]; PANELS];
-        for (products, [nothing]) in products.iter_mut().zip(nothing) {
-            products.fill(nothing.map(|x| -x));
+        if L::OFFSET != 0 {
+            for (products, [nothing]) in products.iter_mut().zip(nothing) {
+                products.fill(nothing.map(|x| -x));
+            }
         }
         let weights = self.weights[row..].first_chunk().expect("rows are padded");
-        L::multiply::<ROWS, PANELS, _>(kernels, weights, values, products.each_mut());
+        L::multiply::<ROWS, PANELS, _>(
+            kernels,
+            weights,
+            values,
+            products.each_mut(),
+            L::OFFSET != 0,
+        );
         for (p, products) in products.iter().enumerate() {
             let sums = &mut self.sums[(column + p) * self.rows + row..][..ROWS];
             for (i, (sums, products)) in sums.iter_mut().zip(products).enumerate() {

@@ -1,6 +1,6 @@
 use std::f32::consts::{LN_2, LOG2_E};
 
-use super::{AttentionInt8, OFFSET, Symmetric, TILE, weight_code};
+use super::{AttentionInt8, OFFSET, Symmetric, TILE, weight};
 use crate::{Element, math, scratch::Scratch};
 
 impl<T: Element> AttentionInt8<'_, T> {
@@ -53,7 +53,7 @@ impl<T: Element> AttentionInt8<'_, T> {
             let mut weights = [0; TILE];
             tile.clone()
                 .zip(&mut weights)
-                .for_each(|(key, weight)| *weight = i32::from(weight_code(score(key) - t)));
+                .for_each(|(key, code)| *code = weight(score(key) - t));
             let new = math::max(m, t);
             let (old, part) = (math::exp((m - new) * LN_2), math::exp((t - new) * LN_2));
             l = (weights.iter().sum::<i32>() as f32).mul_add(part, l * old);

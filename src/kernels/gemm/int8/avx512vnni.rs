@@ -13,12 +13,15 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
     a: &[[u8; STRIDE]; ROWS],
     b: [&[Steps]; PANELS],
     sums: [&mut Rows<ROWS>; PANELS],
+    add: bool,
 ) {
     let mut local = [[_mm512_setzero_si512(); PANELS]; ROWS];
-    for row in 0..ROWS {
-        for panel in 0..PANELS {
-            // SAFETY: sixteen sums.
-            local[row][panel] = unsafe { _mm512_loadu_si512(sums[panel][row].as_ptr().cast()) };
+    if add {
+        for row in 0..ROWS {
+            for panel in 0..PANELS {
+                // SAFETY: sixteen sums.
+                local[row][panel] = unsafe { _mm512_loadu_si512(sums[panel][row].as_ptr().cast()) };
+            }
         }
     }
     for group in 0..b[0].len() {

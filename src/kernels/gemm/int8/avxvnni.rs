@@ -13,14 +13,18 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
     a: &[[u8; STRIDE]; ROWS],
     b: [&[Steps]; PANELS],
     sums: [&mut Rows<ROWS>; PANELS],
+    add: bool,
 ) {
     let mut local = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
-    for row in 0..ROWS {
-        for panel in 0..PANELS {
-            for half in 0..2 {
-                // SAFETY: eight of sixteen sums.
-                local[row][panel][half] =
-                    unsafe { _mm256_loadu_si256(sums[panel][row].as_ptr().add(8 * half).cast()) };
+    if add {
+        for row in 0..ROWS {
+            for panel in 0..PANELS {
+                for half in 0..2 {
+                    // SAFETY: eight of sixteen sums.
+                    local[row][panel][half] = unsafe {
+                        _mm256_loadu_si256(sums[panel][row].as_ptr().add(8 * half).cast())
+                    };
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
 mod conv2d;
+mod finish;
 mod linear;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,10 +28,10 @@ pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch
 pub use linear::{LinearInt8, LinearInt8Operands};
 
 use super::{
-    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split,
+    BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split, WIDE,
     epilogue::{self, Epilogue},
 };
-use crate::{ArgumentError, Element, Kernels, PANEL, error::Check, pack, scratch};
+use crate::{ArgumentError, Element, Isa, Kernels, PANEL, error::Check, pack, scratch};
 
 /// Codes of the left matrix: of the operand itself, or of the picture's unfolding that is never made.
 pub(crate) trait CodeRows: Sync {
@@ -91,7 +92,12 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
         )?;
         check.len("scale", scale.len(), epilogue.halves() * n)?;
         check.len("sums", sums.len(), epilogue.halves() * n)?;
-        let split = Split::of(rows, panels);
+        let split = match kernels.isa() {
+            Isa::AvxVnni | Isa::Avx512Vnni if rows >= BLOCK_ROWS => {
+                Split::of(rows, panels, WIDE.0, WIDE.1)
+            }
+            _ => Split::of(rows, panels, BLOCK_ROWS, GROUP_PANELS),
+        };
         Ok(Self {
             kernels,
             left,

@@ -60,10 +60,10 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 );
             }
         }
-        for row in rows.clone() {
-            let sums = &sums[row - rows.start..];
+        let halves = self.epilogue.halves();
+        for (panel, sums) in panels.step_by(halves).zip(sums.chunks(halves * padded)) {
             // SAFETY: the caller's promise.
-            unsafe { self.finish(kernels, row, panels.clone(), sums, padded, 0) }
+            unsafe { self.finish_panel(kernels, rows.clone(), panel, (sums, padded), 0) }
         }
     }
 }

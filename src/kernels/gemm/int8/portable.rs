@@ -2,7 +2,7 @@ use std::{array, ops::Range};
 
 use super::{
     BLOCK_K, CodeRows, GemmInt8, ROW_PANELS,
-    tile::{self, Left},
+    tile::{self, Left, Steps},
 };
 use crate::{Element, Isa, Kernels, PANEL, pack, scratch::Scratch};
 
@@ -30,19 +30,19 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => self.pairs(kernels, rows, panels, scratch),
                 #[cfg(target_arch = "x86_64")]
-                Isa::AvxVnni => self.task::<u8, 6, 1>(kernels, rows, panels, scratch),
+                Isa::AvxVnni => self.task::<u8, 6, 6, 1>(kernels, rows, panels, scratch),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni => self.task::<u8, 12, 2>(kernels, rows, panels, scratch),
-                Isa::Neon => self.task::<i8, 2, 1>(kernels, rows, panels, scratch),
-                Isa::NeonDot => self.task::<i8, 6, 1>(kernels, rows, panels, scratch),
-                Isa::NeonI8mm => self.task::<u8, 4, 1>(kernels, rows, panels, scratch),
-                _ => self.task::<i16, 6, 1>(kernels, rows, panels, scratch),
+                Isa::Avx512Vnni => self.task::<u8, 12, 6, 2>(kernels, rows, panels, scratch),
+                Isa::Neon => self.task::<i8, 2, 2, 1>(kernels, rows, panels, scratch),
+                Isa::NeonDot => self.task::<i8, 6, 6, 1>(kernels, rows, panels, scratch),
+                Isa::NeonI8mm => self.task::<u8, 4, 4, 1>(kernels, rows, panels, scratch),
+                _ => self.task::<i16, 6, 6, 1>(kernels, rows, panels, scratch),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn task<L: Left, const ROWS: usize, const PANELS: usize>(
+    unsafe fn task<L: Left, const ROWS: usize, const FEW: usize, const PANELS: usize>(
         &self,
         kernels: Kernels,
         rows: Range<usize>,
@@ -50,7 +50,7 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         scratch: &mut [u8],
     ) {
         let mut scratch = Scratch::new(scratch);
-        let padded = rows.len().next_multiple_of(ROWS);
+        let padded = rows.len().next_multiple_of(FEW);
         let mut work = Work::<L> {
             padded,
             left: scratch.take_of(padded),
@@ -59,7 +59,6 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             panels,
         };
         let line: &mut [u8] = scratch.take_of(BLOCK_K);
-        work.sums.fill([0; PANEL]);
         work.left[work.rows.len()..].fill([L::default(); BLOCK_K]);
         // In fours of k.
         let groups = pack::i8_padded_k(self.k) / 4;
@@ -73,57 +72,79 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             let line = &mut line[..groups.len() * 4];
             line[present..].fill(0);
             for (row, left) in work.rows.clone().zip(work.left.iter_mut()) {
-                self.left.gather(row, start, &mut line[..present]);
-                L::fill(line, &mut left[..line.len()]);
+                let left = &mut left[..line.len()];
+                if let Some(left) = L::as_codes(left) {
+                    self.left.gather(row, start, &mut left[..present]);
+                    left[present..].fill(0);
+                } else {
+                    self.left.gather(row, start, &mut line[..present]);
+                    L::fill(line, left);
+                }
             }
-            let mut panel = work.panels.start;
+            let (mut panel, add) = (work.panels.start, block > 0);
             while panel + PANELS <= work.panels.end {
-                self.columns::<L, ROWS, PANELS>(kernels, &mut work, panel, groups.clone());
+                self.columns::<L, ROWS, FEW, PANELS>(
+                    kernels,
+                    &mut work,
+                    panel,
+                    groups.clone(),
+                    add,
+                );
                 panel += PANELS;
             }
             while panel < work.panels.end {
-                self.columns::<L, ROWS, 1>(kernels, &mut work, panel, groups.clone());
+                self.columns::<L, ROWS, FEW, 1>(kernels, &mut work, panel, groups.clone(), add);
                 panel += 1;
             }
         }
-        for row in work.rows.clone() {
-            let sums = &work.sums[row - work.rows.start..];
+        let starts = work.panels.clone().step_by(self.epilogue.halves());
+        for (panel, sums) in starts.zip(work.sums.chunks(self.epilogue.halves() * padded)) {
+            let rows = work.rows.clone();
             // SAFETY: the caller's promise.
-            unsafe { self.finish(kernels, row, work.panels.clone(), sums, padded, L::OFFSET) }
+            unsafe { self.finish_panel(kernels, rows, panel, (sums, padded), L::OFFSET) }
         }
     }
 
-    /// All rows times the `PANELS` panels from `panel` on, for one block of k.
+    /// All rows, `ROWS` of them at a time and the last ones `FEW`, times the `PANELS` panels from `panel` on, for one block of k; added to what the blocks before gave.
     #[inline(always)]
-    fn columns<L: Left, const ROWS: usize, const PANELS: usize>(
+    fn columns<L: Left, const ROWS: usize, const FEW: usize, const PANELS: usize>(
         &self,
         kernels: Kernels,
         work: &mut Work<L>,
         panel: usize,
         groups: Range<usize>,
+        add: bool,
     ) {
         let b: [_; PANELS] = array::from_fn(|p| &self.panel(panel + p)[groups.clone()]);
         let index = panel - work.panels.start;
         let mut row = 0;
-        while row + 1 < work.rows.len() {
-            let left = work.left[row..].first_chunk().expect("rows are padded");
-            L::multiply::<ROWS, PANELS, _>(
-                kernels,
-                left,
-                b,
-                tile::sums_of(work.sums, work.padded, row, index),
-            );
+        while row + FEW < work.rows.len() {
+            self.rows_of::<L, ROWS, PANELS>(kernels, work, row, b, index, add);
             row += ROWS;
         }
-        if row < work.rows.len() {
-            let left = work.left[row..].first_chunk().expect("inside the rows");
-            L::multiply::<1, PANELS, _>(
-                kernels,
-                left,
-                b,
-                tile::sums_of(work.sums, work.padded, row, index),
-            );
+        while row + 1 < work.rows.len() {
+            self.rows_of::<L, FEW, PANELS>(kernels, work, row, b, index, add);
+            row += FEW;
         }
+        if row < work.rows.len() {
+            self.rows_of::<L, 1, PANELS>(kernels, work, row, b, index, add);
+        }
+    }
+
+    /// `ROWS` rows from `row` on times the panels `b`, of which the first has this index among the task's.
+    #[inline(always)]
+    fn rows_of<L: Left, const ROWS: usize, const PANELS: usize>(
+        &self,
+        kernels: Kernels,
+        work: &mut Work<L>,
+        row: usize,
+        b: [&[Steps]; PANELS],
+        index: usize,
+        add: bool,
+    ) {
+        let left = work.left[row..].first_chunk().expect("rows are padded");
+        let sums = tile::sums_of(work.sums, work.padded, row, index);
+        L::multiply::<ROWS, PANELS, _>(kernels, left, b, sums, add);
     }
 
     /// What follows the sums of one row, which stand in `sums` every `stride` rows and are of codes less `center`.

@@ -18,17 +18,40 @@ pub trait Left: Plain {
     /// What a code as this type is short of.
     const OFFSET: i32 = 0;
 
+    /// Elements of this type as codes, where they are the same.
+    #[inline(always)]
+    fn as_codes(of: &mut [Self]) -> Option<&mut [u8]> {
+        let _ = of;
+        None
+    }
+
     /// The codes as this type.
     fn fill(codes: &[u8], to: &mut [Self]);
 
-    /// Adds `a` times `b` to `sums` for four steps of k for each row of `b[_]`. `a` has a row per row of the tile, as
-    /// long as the steps or longer; each of `b` is a panel, all equally long; `sums` has an entry for each.
+    /// Adds `a` times `b` to `sums` for four steps of k for each row of `b[_]`, or sets them to it where `add` is false.
+    /// `a` has a row per row of the tile, as long as the steps or longer; each of `b` is a panel, all equally long; `sums`
+    /// has an entry for each.
     fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usize>(
         kernels: Kernels,
         a: &[[Self; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     );
+}
+
+/// Sums to be added to.
+#[inline(always)]
+fn begun<const ROWS: usize, const PANELS: usize>(
+    mut sums: [&mut Rows<ROWS>; PANELS],
+    add: bool,
+) -> [&mut Rows<ROWS>; PANELS] {
+    if !add {
+        for sums in &mut sums {
+            **sums = [[0; PANEL]; ROWS];
+        }
+    }
+    sums
 }
 
 fn check<const PANELS: usize>(b: [&[Steps]; PANELS], stride: usize) {
@@ -40,6 +63,11 @@ fn check<const PANELS: usize>(b: [&[Steps]; PANELS], stride: usize) {
 
 impl Left for u8 {
     #[inline(always)]
+    fn as_codes(of: &mut [u8]) -> Option<&mut [u8]> {
+        Some(of)
+    }
+
+    #[inline(always)]
     fn fill(codes: &[u8], to: &mut [u8]) {
         to.copy_from_slice(codes);
     }
@@ -50,19 +78,20 @@ impl Left for u8 {
         a: &[[u8; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         check(b, STRIDE);
         match kernels.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
-            Isa::AvxVnni => unsafe { super::avxvnni::multiply(a, b, sums) },
+            Isa::AvxVnni => unsafe { super::avxvnni::multiply(a, b, sums, add) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the same.
-            Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums) },
+            Isa::Avx512Vnni => unsafe { super::avx512vnni::multiply(a, b, sums, add) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the same.
-            Isa::NeonI8mm => unsafe { super::neoni8mm::multiply(a, b, sums) },
-            _ => portable(a, b, sums),
+            Isa::NeonI8mm => unsafe { super::neoni8mm::multiply(a, b, begun(sums, add)) },
+            _ => portable(a, b, begun(sums, add)),
         }
     }
 }
@@ -83,16 +112,17 @@ impl Left for i8 {
         a: &[[i8; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         check(b, STRIDE);
         match kernels.isa() {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: a `Kernels` of this set exists only on a CPU that has it; the lengths were checked above.
-            Isa::NeonDot => unsafe { super::neondot::multiply(a, b, sums) },
+            Isa::NeonDot => unsafe { super::neondot::multiply(a, b, begun(sums, add)) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the same.
-            Isa::Neon => unsafe { super::neon::multiply(a, b, sums) },
-            _ => portable(a, b, sums),
+            Isa::Neon => unsafe { super::neon::multiply(a, b, begun(sums, add)) },
+            _ => portable(a, b, begun(sums, add)),
         }
     }
 }
@@ -111,10 +141,11 @@ impl Left for i16 {
         a: &[[i16; STRIDE]; ROWS],
         b: [&[Steps]; PANELS],
         sums: [&mut Rows<ROWS>; PANELS],
+        add: bool,
     ) {
         let _ = kernels;
         check(b, STRIDE);
-        portable(a, b, sums)
+        portable(a, b, begun(sums, add))
     }
 }
 
