@@ -245,11 +245,13 @@ impl<L: Left> Work<'_, L> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
-        let scales: &[[f32; PANEL]] = codes.k_scale[start..][..TILE].as_chunks().0;
-        let offsets: &[[i32; PANEL]] = codes.k_offset[start..][..TILE].as_chunks().0;
+        // The width is constant almost always, and yet the loops are faster if the compiler cannot know it.
+        let width = keys.next_multiple_of(PANEL);
+        let scales: &[[f32; PANEL]] = codes.k_scale[start..][..width].as_chunks().0;
+        let offsets: &[[i32; PANEL]] = codes.k_offset[start..][..width].as_chunks().0;
         let (mut scores, mut weights) = ([0.0; TILE], [0; TILE]);
         for row in 0..self.rows {
-            let factor = self.factor[row];
+            let (scores, factor) = (&mut scores[..width], self.factor[row]);
             let panels = scores.as_chunks_mut::<PANEL>().0;
             for (panel, scores) in panels.iter_mut().enumerate() {
                 let products = &self.products[panel * self.rows + row];
@@ -263,16 +265,15 @@ impl<L: Left> Work<'_, L> {
                         (products[lane] - offset) as f32 * (factor * scales[panel][lane]);
                 }
             }
-            if keys < TILE {
-                scores[keys..].fill(f32::NEG_INFINITY);
-            }
-            let t = lanes::max(&scores);
+            scores[keys..].fill(f32::NEG_INFINITY);
+            let t = lanes::max(scores);
             let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
+            for (code, score) in weights.iter_mut().zip(&*scores) {
+                *code = weight(*score - t) as u8;
+            }
             let mut total = 0;
-            for (code, score) in weights.iter_mut().zip(&scores) {
-                let weight = weight(*score - t);
-                total += weight;
-                *code = weight as u8;
+            for code in &weights[..width] {
+                total += u32::from(*code);
             }
             L::fill(&weights, &mut self.weights[row]);
             self.total[row] = total as f32;
