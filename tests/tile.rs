@@ -114,6 +114,8 @@ fn tiles_give_the_picture_without_seams() {
 
     let request = Request::new("grinning face, 3d style, blue background")
         .seed(2)
+        .sampler(kiln::pipeline::samplers::SamplerKind::Ddim)
+        .guidance_scale(4.0)
         .steps(10);
     let (small, small_latents) = draw(&kiln, &request.clone().size(128, 128));
     let raster = Raster::new(128, 128, small.pixels()).expect("a picture");
