@@ -89,6 +89,7 @@ class Clock:
         self.begun = self.saved = self.logged = time.time()
         self.step, self.first, self.steps, self.seconds = step, step, steps, seconds
         self.stopped = False
+        self.losses = torch.zeros((), device=DEVICE)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
 
@@ -113,16 +114,18 @@ class Clock:
         self.steps = self.step + max(1, int((self.seconds - (now - self.begun)) / step))
         print(f"{step * 1e3:.1f} ms a step: {self.steps} steps", flush=True)
 
-    def advance(self, report):
-        """Counts a step; prints `report()`, which waits for the GPU, now and then."""
+    def advance(self, loss):
+        """Counts a step; prints the mean of the losses, for which it waits for the GPU, now and then."""
         self.step += 1
+        self.losses += loss
         done = self.step - self.first
         if self.steps is None and done in (self.UNMEASURED, self.MEASURED):
             self.measure(done)
         if self.step % self.EVERY == 0:
-            text, now = report(), time.time()
+            mean, now = self.losses.item() / self.EVERY, time.time()
             speed = self.EVERY / (now - self.logged)
-            print(f"{now - self.begun:6.1f} s step {self.step} of {self.steps} {text} {speed:.1f} steps/s", flush=True)
+            print(f"{now - self.begun:6.1f} s step {self.step} of {self.steps} loss {mean:.4f} {speed:.1f} steps/s", flush=True)
+            self.losses.zero_()
             self.logged = now
 
     def to_save(self):

@@ -1,7 +1,7 @@
 """Judges a model by numbers and a contact sheet.
 
     python evaluate.py DIFFUSERS_FOLDER [--output FOLDER]       diffusers in float32
-    python evaluate.py --kiln COMMAND [OPTION ...]              names and backgrounds as Kiln's command draws them
+    python evaluate.py --kiln COMMAND [-- OPTION ...]           names and backgrounds as Kiln's command draws them
 
 Noise depends on the prompt's number alone. OPTIONs are those of `kiln draw`: --steps 12, say.
 
@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -257,7 +258,9 @@ if __name__ == "__main__":
     parser.add_argument("--kiln", type=Path, help="Kiln's command, in place of diffusers")
     parser.add_argument("--names", type=int, default=NAMES, help="as many prompts of plain names")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data" / "evaluation")
-    chosen, options = parser.parse_known_args()
+    said = sys.argv[1:]
+    own = said.index("--") if "--" in said else len(said)
+    chosen, options = parser.parse_args(said[:own]), said[own + 1 :]
     if (chosen.folder is None) == (chosen.kiln is None) or (options and not chosen.kiln):
         parser.error("give a diffusers folder, or --kiln and options for it")
     main(Kiln(chosen.kiln, options) if chosen.kiln else Model(chosen.folder), chosen.output, chosen.names)

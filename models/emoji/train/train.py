@@ -78,7 +78,7 @@ class Latents:
     @staticmethod
     @torch.no_grad()
     def encode(pictures, mirrored, vae_folder):
-        vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32).eval().to(DEVICE)
+        vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32).eval().to(DEVICE)
         rows = torch.tensor([*range(len(pictures)), *mirrored])
         latents = torch.empty(len(rows), len(COLOUR_NAMES), 4, LATENT, LATENT, dtype=torch.float16)
         for places in torch.arange(len(rows)).split(32):
@@ -320,20 +320,12 @@ def train(arguments):
     shutil.copytree(arguments.vae, arguments.checkpoints / "vae", dirs_exist_ok=True)
     print(f"parameters: text encoder {sum(p.numel() for p in training.text.parameters()) / 1e6:.2f} M, "
           f"UNet {sum(p.numel() for p in training.unet.parameters()) / 1e6:.2f} M; "
-          f"at step {training.step}, {len(pictures)} pictures", flush=True)
+          f"at step {training.step}, {len(pictures)} pictures, {len(pictures) / BATCH:.1f} steps an epoch", flush=True)
 
     batches = Batches(pictures, latents, tokenizer).loader(training.step)
-    recent = torch.zeros((), device=DEVICE)
-
-    def report():
-        mean = recent.item() / clock.EVERY
-        recent.zero_()
-        return f"epoch {clock.step * BATCH / len(pictures):.1f} loss {mean:.4f}"
-
     while clock.running():
         rows, colours, ids = (value.to(DEVICE) for value in next(batches))
-        recent += training.advance(latents.of[rows, colours].float(), ids, clock.part())
-        clock.advance(report)
+        clock.advance(training.advance(latents.of[rows, colours].float(), ids, clock.part()))
         training.steps = clock.steps
         if clock.to_save():
             training.save(checkpoint)

@@ -46,7 +46,7 @@ class Training:
         self.path = path
         self.vae = AutoencoderKL(**SHAPE)
         if start and not path.exists():
-            self.vae.load_state_dict(AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32).state_dict())
+            self.vae.load_state_dict(AutoencoderKL.from_pretrained(start, dtype=torch.float32).state_dict())
         self.vae.to(DEVICE)
         self.weights = list(self.vae.parameters())
         self.average = [weight.detach().clone() for weight in self.weights]
@@ -116,16 +116,8 @@ def train(arguments):
     rgba = Pictures().rgba.to(DEVICE)
     training = Training(arguments.checkpoints / "vae.pt", arguments.start)
     clock = Clock(training.step, training.steps or (None if arguments.fit else arguments.steps), arguments.fit)
-    recent = torch.zeros((), device=DEVICE)
-
-    def report():
-        mean = recent.item() / clock.EVERY
-        recent.zero_()
-        return f"loss {mean:.4f}"
-
     while clock.running():
-        recent += training.advance(rgba, clock.part())
-        clock.advance(report)
+        clock.advance(training.advance(rgba, clock.part()))
         training.steps = clock.steps
         if clock.to_save():
             training.save()

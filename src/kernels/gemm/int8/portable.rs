@@ -105,7 +105,8 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         }
     }
 
-    /// All rows, `ROWS` of them at a time and the last ones `FEW`, times the `PANELS` panels from `panel` on, for one block of k; added to what the blocks before gave.
+    /// All rows, `ROWS` of them at a time and the last ones `FEW`, times the `PANELS` panels from `panel` on, for one block
+    /// of k; added to what the blocks before gave.
     #[inline(always)]
     fn columns<L: Left, const ROWS: usize, const FEW: usize, const PANELS: usize>(
         &self,
