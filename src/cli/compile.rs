@@ -63,6 +63,10 @@ pub struct Args {
     /// int8, f16 or f32; int8 keeps layers in f16 where 8 bits would cost too much
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = precision)]
     precision: Precision,
+    /// int8: keep a UNet layer in f16 if its part of the noise is that many times its part of the cost; less is more exact and
+    /// slower [default: 8, or what the model's card says]
+    #[arg(long, value_name = "RATIO", value_parser = ratio)]
+    f16_gain: Option<f64>,
     /// Write each layer's precision and why; JSON if the name ends in .json
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -86,6 +90,13 @@ fn precision(text: &str) -> Result<Precision, String> {
         .into_iter()
         .find(|precision| precision.name() == text)
         .ok_or_else(|| "expected int8, f16 or f32".into())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    number
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| "expected a number from 0".into())
 }
 
 fn prediction(text: &str) -> Result<Prediction, String> {
@@ -143,6 +154,7 @@ pub fn compile(args: &Args) -> Result<(), CliError> {
             .map(|(width, height)| (*width as usize, *height as usize))
             .collect(),
         precision: args.precision,
+        f16_gain: args.f16_gain,
         report: args.report.clone(),
         tile: args.tile,
         max_chunks: args.max_chunks,

@@ -56,6 +56,10 @@ pub struct CompileOptions {
     pub sizes: Vec<(usize, usize)>,
     /// Type of weights and activations.
     pub precision: Precision,
+    /// For [`Precision::Int8`]: a UNet's layer stays in f16 if its part of the noise in the result is this many times as large
+    /// as its part of the multiplications and weights; the less, the more exact and the slower. `None` for what the model's
+    /// card says, or [`quantize::LEAST_GAIN`].
+    pub f16_gain: Option<f64>,
     /// Where to write why each layer has its precision: JSON if it ends in `.json`, else text. Only for
     /// [`Precision::Int8`].
     pub report: Option<PathBuf>,
@@ -80,6 +84,7 @@ impl CompileOptions {
             output: output.into(),
             sizes: Vec::new(),
             precision: Precision::Int8,
+            f16_gain: None,
             report: None,
             max_chunks: 3,
             tile: None,
@@ -194,6 +199,9 @@ pub enum CompileError {
     /// A report is asked for of what is not measured.
     #[error("only --precision int8 has a report")]
     Report,
+    /// A gain is named where nothing is measured, or one that is no number from 0.
+    #[error("{0}")]
+    Gain(&'static str),
     /// `max_chunks` is none or too many.
     #[error("{0} chunks of context: must be from 1 to {MAX_CHUNKS}")]
     Chunks(u32),
@@ -285,7 +293,12 @@ fn compile_all(
     }
 
     if options.precision == Precision::Int8 {
-        let reports = quantize::quantize(&mut model, &options.cancel, &mut |measured| {
+        if let Some(gain) = options.f16_gain {
+            let key = frontend::card::F16_GAIN.to_owned();
+            model.card.own.insert(key, serde_json::json!(gain));
+        }
+        let gain = model.card.f16_gain().unwrap_or(quantize::LEAST_GAIN);
+        let reports = quantize::quantize(&mut model, gain, &options.cancel, &mut |measured| {
             progress(Progress::Measuring(measured));
         })?;
         if let Some(path) = &options.report {
@@ -409,6 +422,14 @@ fn check_passes(options: &CompileOptions) -> Result<(), CompileError> {
     }
     if options.report.is_some() && options.precision != Precision::Int8 {
         return Err(CompileError::Report);
+    }
+    if let Some(gain) = options.f16_gain {
+        if options.precision != Precision::Int8 {
+            return Err(CompileError::Gain("only --precision int8 has an f16 gain"));
+        }
+        if !gain.is_finite() || gain < 0.0 {
+            return Err(CompileError::Gain("the f16 gain must be a number from 0"));
+        }
     }
     if !(1..=MAX_CHUNKS).contains(&options.max_chunks) {
         return Err(CompileError::Chunks(options.max_chunks));

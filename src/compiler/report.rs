@@ -30,6 +30,12 @@ fn least(layer: &Layer) -> Option<f64> {
     layer.decibels.iter().copied().reduce(f64::min)
 }
 
+/// The part of the noise in the graph's result that was measured to be a layer's, in percent, in the mean.
+fn noise(layer: &Layer) -> Option<f64> {
+    let count = layer.noise.len();
+    (count > 0).then(|| 100.0 * layer.noise.iter().sum::<f64>() / count as f64)
+}
+
 /// The layers that 8 bits cost most, of all graphs, the worst first: decibels, graph, layer.
 fn worst(graphs: &[Quantized]) -> Vec<(f64, &str, &Layer)> {
     let all = graphs.iter().flat_map(|graph| {
@@ -50,20 +56,22 @@ fn worst(graphs: &[Quantized]) -> Vec<(f64, &str, &Layer)> {
 pub fn to_text(graphs: &[Quantized]) -> String {
     let mut text = format!(
         "Signal-to-noise in dB against f32: of a layer given exact inputs, the worst of the inputs measured; int8 from \
-         {LEAST_DECIBELS} dB, a shortcut from {LEAST_OF_STREAM} dB.\n"
+         {LEAST_DECIBELS} dB, a shortcut from {LEAST_OF_STREAM} dB. Noise: a layer's part of the noise in the graph's result if \
+         all of these were int8, in percent; f16 if it is large beside the layer's part of the multiplications and bytes.\n"
     );
     for graph in graphs {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "\n{}\n{:>5} {:>6}  {:<19} {:>6} {:>7} {:>10} {:>12}  layer",
-            graph.graph, "type", "dB", "why", "inputs", "outputs", "bytes", "MACs"
+            "\n{}\n{:>5} {:>6} {:>6}  {:<19} {:>6} {:>7} {:>10} {:>12}  layer",
+            graph.graph, "type", "dB", "noise", "why", "inputs", "outputs", "bytes", "MACs"
         );
         for layer in &graph.layers {
             let worst = least(layer).map_or("-".to_owned(), |db| format!("{db:.1}"));
+            let noise = noise(layer).map_or("-".to_owned(), |noise| format!("{noise:.1}"));
             let _ = writeln!(
                 text,
-                "{:>5} {worst:>6}  {:<19} {:>6} {:>7} {:>10} {:>12}  {} {}",
+                "{:>5} {worst:>6} {noise:>6}  {:<19} {:>6} {:>7} {:>10} {:>12}  {} {}",
                 layer.precision(),
                 layer.reason.to_string(),
                 layer.inputs,
@@ -115,7 +123,7 @@ pub fn to_json(graphs: &[Quantized]) -> Value {
         let layer = |layer: &Layer| {
             json!({
                 "name": layer.name, "op": layer.op, "precision": layer.precision(), "reason": layer.reason.to_string(),
-                "decibels": layer.decibels, "inputs": layer.inputs, "outputs": layer.outputs, "bytes": layer.bytes,
+                "decibels": layer.decibels, "noise": layer.noise, "inputs": layer.inputs, "outputs": layer.outputs, "bytes": layer.bytes,
                 "macs": layer.macs,
             })
         };

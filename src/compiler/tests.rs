@@ -232,6 +232,10 @@ fn mistakes_are_told_and_nothing_is_written() {
         (o.report, o.precision) = (Some("/nowhere/report".into()), Precision::F16)
     };
     assert!(with(&report).contains("only --precision int8"));
+    let gain =
+        |o: &mut CompileOptions| (o.f16_gain, o.precision) = (Some(1.0), Precision::F32);
+    assert!(with(&gain).contains("only --precision int8"));
+    assert!(with(&|o| o.f16_gain = Some(f64::NAN)).contains("f16 gain"));
     assert!(with(&|o| o.report = Some("/nowhere/report".into())).contains("/nowhere/report"));
     assert!(with(&|o| o.max_chunks = 0).contains("from 1 to 64"));
     assert!(with(&|o| o.stop_after = Some(99)).contains("there are 15 passes"));

@@ -88,11 +88,25 @@ pub struct Card {
 #[error("card.json: {0}")]
 pub struct CardError(String);
 
+/// The key of what [`Card::f16_gain`] gives.
+pub(crate) const F16_GAIN: &str = "f16_gain";
+
 impl Card {
-    /// Reads a source's own card. It must be an object.
+    /// How many times as large a UNet layer's part of the noise has to be as its part of the cost if it is to stay in f16,
+    /// where the model's makers say it.
+    pub fn f16_gain(&self) -> Option<f64> {
+        self.own.get(F16_GAIN).and_then(Value::as_f64)
+    }
+
+    /// Reads a source's own card. It must be an object, and what the compiler goes by in it what it ought to be.
     pub fn own(text: &str) -> Result<Map<String, Value>, CardError> {
         match serde_json::from_str(text) {
-            Ok(Value::Object(own)) => Ok(own),
+            Ok(Value::Object(own)) => match own.get(F16_GAIN) {
+                Some(gain) if !gain.as_f64().is_some_and(|gain| gain >= 0.0) => Err(CardError(
+                    format!("{F16_GAIN} is {gain}, not a number from 0"),
+                )),
+                _ => Ok(own),
+            },
             Ok(_) => Err(CardError("is no JSON object".into())),
             Err(e) => Err(CardError(e.to_string())),
         }

@@ -1,7 +1,7 @@
 //! Sources of models. Each gives a [`Checkpoint`]: one graph of source operators per model part, and what the package says
 //! about the model.
 
-mod card;
+pub(crate) mod card;
 pub mod diffusers;
 pub mod embedding;
 pub mod lora;

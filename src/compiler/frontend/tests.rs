@@ -117,6 +117,11 @@ fn a_card_without_an_own_has_the_folders_name() {
         json!([{"path": "unet/model.onnx", "sha256": "ab"}])
     );
     assert!(Card::own("[]").is_err() && Card::own("{").is_err());
+    assert!(Card::own(r#"{"f16_gain": 0}"#).is_ok());
+    for wrong in ["-1", "\"1\"", "null"] {
+        let error = Card::own(&format!(r#"{{"f16_gain": {wrong}}}"#)).unwrap_err();
+        assert!(error.to_string().contains("f16_gain"), "{error}");
+    }
 }
 
 /// The digests are those of FIPS 180-2's examples.

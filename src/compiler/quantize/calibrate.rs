@@ -185,6 +185,16 @@ pub(crate) fn paintings(graph: &Graph, factor: usize, count: u64) -> Vec<Vec<Ten
     (0..count).map(|i| one(3000 + i)).collect()
 }
 
+/// Rows and columns of a UNet's latent.
+pub(super) fn latent(graph: &Graph) -> [usize; 2] {
+    let shapes = graph.inputs.iter().map(|id| &graph.value(*id).shape[..]);
+    let latent = shapes.filter_map(|shape| match shape {
+        [h, w, _] => Some([*h, *w]),
+        _ => None,
+    });
+    latent.last().unwrap_or([1, 1])
+}
+
 fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor> {
     let input = |id: &crate::graph::ValueId| {
         let value = graph.value(*id);

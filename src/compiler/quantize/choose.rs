@@ -6,7 +6,9 @@
 //! - if its signal-to-noise, of a product at any of the calibration inputs, of a table over all its rows, is below
 //!   [`LEAST_DECIBELS`], or below [`LEAST_OF_STREAM`] if the product carries the stream: it adds nothing to what it
 //!   computes, and another product adds its own result to it. A shortcut does, through which everything goes that the
-//!   layers before it have said; what one of those says wrong is small beside the rest.
+//!   layers before it have said; what one of those says wrong is small beside the rest;
+//! - in a UNet, whose noise adds up from step to step, if a large part of that noise is its own and sixteen bits cost little
+//!   beside (`share.rs`).
 //!
 //! All others are of 8-bit integers.
 
@@ -31,6 +33,8 @@ pub enum Reason {
     Accurate,
     /// Its error is too large for integers.
     Inaccurate,
+    /// Its error is small, but so much of the noise in the graph's result comes of it that sixteen bits are worth their cost.
+    Noisy,
     /// Its weights are not constants, or its input is one.
     Form,
     /// It has too few inputs.
@@ -46,6 +50,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::Accurate => "accurate",
             Reason::Inaccurate => "inaccurate",
+            Reason::Noisy => "part of the noise",
             Reason::Form => "no constant weights",
             Reason::FewInputs => "few inputs",
             Reason::FewOutputs => "few outputs",

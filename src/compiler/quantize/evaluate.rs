@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use kiln_kernels::{self as kernels, Element, F16, Job, Kernels, Launch, math, pack};
 
+use super::apart::Lane;
 use crate::Cancel;
 use crate::graph::interpret::{beside, group_norm, represent_weight};
 use crate::graph::{
@@ -66,23 +67,26 @@ pub(crate) enum Numbers<'a> {
     Compared(&'a mut dyn FnMut(NodeId, Error)),
     /// Products of codes are computed from the codes; all else is stored in sixteen bits.
     Stored,
+    /// Sets of inputs are groups of equals: the first is exact, and in each other one only what its lane says is computed
+    /// from codes (`apart.rs`).
+    Apart(&'a [Lane]),
 }
 
 /// A value: its numbers, and what its codes stand for if it has codes and somebody needs them.
 #[derive(Clone)]
-struct Held {
-    exact: Rc<Tensor>,
-    coded: Option<Rc<Tensor>>,
+pub(super) struct Held {
+    pub exact: Rc<Tensor>,
+    pub coded: Option<Rc<Tensor>>,
 }
 
 /// A node with the operands of each set of inputs.
-struct Layer<'g> {
-    graph: &'g Graph,
-    id: NodeId,
+pub(super) struct Layer<'g> {
+    pub graph: &'g Graph,
+    pub id: NodeId,
     /// In the order of the slots; none in that of `matrix`.
-    operands: Vec<Vec<Option<Held>>>,
+    pub operands: Vec<Vec<Option<Held>>>,
     /// A product's constant weight.
-    matrix: Option<&'g Weight>,
+    pub matrix: Option<&'g Weight>,
 }
 
 /// Runs fused graphs.
@@ -146,8 +150,13 @@ impl Evaluator {
             .try_for_each(|inputs| graph.check_inputs(inputs))?;
         // By value, for each set of inputs; empty where there is none, or none any more.
         let mut values: Vec<Vec<Held>> = vec![Vec::new(); graph.value_count()];
+        // Equals share their numbers.
+        let group = match numbers {
+            Numbers::Apart(lanes) => 1 + lanes.len(),
+            _ => 1,
+        };
         for (index, id) in graph.inputs.iter().enumerate() {
-            let held = inputs.iter().map(|inputs| {
+            let held = inputs.iter().step_by(group).map(|inputs| {
                 let mut input = inputs[index].clone();
                 // Ids and timesteps are vectors; they stay as they are.
                 if stored && input.shape.len() > 1 {
@@ -158,7 +167,9 @@ impl Evaluator {
                     coded: None,
                 }
             });
-            values[id.index()] = held.collect();
+            values[id.index()] = held
+                .flat_map(|held| std::iter::repeat_n(held, group))
+                .collect();
         }
         let mut uses = graph.use_counts();
         for (id, node) in graph.iter_nodes() {
@@ -237,6 +248,9 @@ impl Evaluator {
         numbers: &mut Numbers<'_>,
         read: &mut dyn FnMut(usize),
     ) -> Result<Vec<Held>, InterpretError> {
+        if let Numbers::Apart(lanes) = numbers {
+            return self.apart(layer, lanes, read);
+        }
         let (graph, node) = (layer.graph, layer.graph.node(layer.id));
         let tensor = |data| {
             Rc::new(Tensor {
@@ -276,7 +290,7 @@ impl Evaluator {
                 matrix.iter_mut().for_each(|matrix| halve(matrix));
                 plain(matrix.as_ref())?
             }
-            Numbers::Exact | Numbers::Compared(_) => plain(matrix.as_ref())?,
+            Numbers::Exact | Numbers::Compared(_) | Numbers::Apart(_) => plain(matrix.as_ref())?,
         };
         match numbers {
             Numbers::Compared(hear) if table => {
@@ -310,11 +324,7 @@ impl Evaluator {
         matrix: Option<Vec<f32>>,
     ) -> impl Iterator<Item = Result<Vec<f32>, InterpretError>> + 's {
         let (graph, node) = (layer.graph, layer.graph.node(layer.id));
-        let panels = matrix.map(|mut matrix| {
-            let rows = layer.matrix.map_or(1, |weight| weight.shape()[0]);
-            pack::represent_weights(self.threads, matrix.len() / rows.max(1), &mut matrix);
-            self.panels(graph, node, &matrix)
-        });
+        let panels = matrix.map(|matrix| self.integer_panels(layer, matrix));
         // Constants that are no product's matrix are one and the same for all.
         let mut integers: Option<Vec<Option<Rc<Tensor>>>> = None;
         layer.operands.iter().map(move |operands| {
@@ -338,8 +348,15 @@ impl Evaluator {
         })
     }
 
+    /// What a product's integer matrix stands for, as its kernel reads it.
+    pub(super) fn integer_panels(&self, layer: &Layer<'_>, mut matrix: Vec<f32>) -> Vec<f32> {
+        let rows = layer.matrix.map_or(1, |weight| weight.shape()[0]);
+        pack::represent_weights(self.threads, matrix.len() / rows.max(1), &mut matrix);
+        self.panels(layer.graph, layer.graph.node(layer.id), &matrix)
+    }
+
     /// A product's matrix as its kernel reads it.
-    fn panels(&self, graph: &Graph, node: &Node, matrix: &[f32]) -> Vec<f32> {
+    pub(super) fn panels(&self, graph: &Graph, node: &Node, matrix: &[f32]) -> Vec<f32> {
         let shape = node
             .input("weight")
             .map_or(&[][..], |weight| graph.shape(weight));
@@ -362,7 +379,7 @@ impl Evaluator {
     }
 
     /// The numbers behind codes, and what the codes stand for.
-    fn codes(
+    pub(super) fn codes(
         &self,
         graph: &Graph,
         node: &Node,
@@ -436,7 +453,7 @@ impl Evaluator {
 
     /// The node's result in `f32`; `panels` is a product's matrix, if that is a constant. Products and what needs
     /// transcendental functions by the kernels, the rest as the graph's own meaning has it.
-    fn compute(
+    pub(super) fn compute(
         &self,
         graph: &Graph,
         node: &Node,
@@ -676,7 +693,7 @@ pub(super) fn product_weight<'g>(graph: &'g Graph, node: &Node) -> Option<&'g We
 }
 
 /// The operands' numbers.
-fn exact(operands: &[Option<Held>]) -> Vec<Option<Rc<Tensor>>> {
+pub(super) fn exact(operands: &[Option<Held>]) -> Vec<Option<Rc<Tensor>>> {
     let one = |operand: &Option<Held>| operand.as_ref().map(|held| held.exact.clone());
     operands.iter().map(one).collect()
 }

@@ -3,14 +3,18 @@
 //! - `calibrate.rs`: the inputs that it is measured on.
 //! - `evaluate.rs`: runs graphs on the kernels; codes as the numbers that they stand for.
 //! - `measure.rs`: each product's error given exact inputs, and the whole graph's.
+//! - `apart.rs`: runs in which one product alone has codes.
+//! - `share.rs`: each product's part of the noise in the graph's result, and for which it is worth sixteen bits.
 //! - `choose.rs`: the rule.
 //! - `insert.rs`: `quantize` nodes before the chosen ones, fused into norms; integers in attention.
 
+mod apart;
 pub(crate) mod calibrate;
 mod choose;
 pub(crate) mod evaluate;
 mod insert;
 mod measure;
+mod share;
 
 #[cfg(test)]
 mod tests;
@@ -24,8 +28,10 @@ use crate::graph::{Activation, BuildError, Graph, InterpretError, Node, Op, Resi
 pub use calibrate::TIMESTEPS;
 pub use choose::{LEAST_DECIBELS, LEAST_OF_STREAM, Reason};
 pub(crate) use insert::integer_attention;
+pub use share::LEAST_GAIN;
 
 use evaluate::Evaluator;
+use measure::Product;
 
 /// Latents are no larger than this on a side while they are measured.
 pub(crate) const LARGEST_LATENT: usize = 16;
@@ -46,6 +52,9 @@ pub struct Layer {
     /// Signal-to-noise, in decibels, of its integer form at each calibration input, or of all of a table; empty if it cannot
     /// have one.
     pub decibels: Vec<f64>,
+    /// Its part of the noise in the graph's result, 0 to 1, at each calibration input, were all that are accurate of
+    /// integers; empty if it was not measured: of UNets it is.
+    pub noise: Vec<f64>,
     /// Bytes of its weights in the package, scales and sums included.
     pub bytes: u64,
     /// Multiplications of an evaluation at the size that the graph is shaped for.
@@ -95,16 +104,19 @@ pub enum QuantizeError {
 pub struct Measured<'a> {
     /// The part, such as `unet`.
     pub part: &'a str,
-    /// Bytes of matrices that were read, as `f32`; each is read twice.
+    /// Bytes of matrices that were read, as `f32`; each is read twice, a UNet's three times.
     pub done: u64,
     /// Bytes in all.
     pub total: u64,
 }
 
-/// Makes the products of every graph of a fused model compute in integers where that is good enough. `hear` is told of
+/// Makes the products of every graph of a fused model compute in integers where that is good enough; in the UNet, whose noise
+/// adds up from step to step, a layer stays in sixteen bits, too, if its part of the noise in the result is `least_gain` times
+/// as large as its part of the multiplications and weights. `hear` is told of
 /// each part as it begins and after each of its layers; `cancel` ends the work with an error.
 pub fn quantize(
     model: &mut Checkpoint,
+    least_gain: f64,
     cancel: &Cancel,
     hear: &mut dyn FnMut(Measured<'_>),
 ) -> Result<Vec<Quantized>, QuantizeError> {
@@ -126,6 +138,7 @@ pub fn quantize(
         &mut model.text_encoder,
         None,
         &|_| inputs.clone(),
+        None,
         &evaluator,
         &mut Hear::new("text_encoder", hear),
     )?;
@@ -147,6 +160,7 @@ pub fn quantize(
         &mut model.unet,
         Some(latent),
         &unet,
+        Some(least_gain),
         &evaluator,
         &mut measuring,
     )?;
@@ -162,6 +176,7 @@ pub fn quantize(
         &mut model.vae_decoder,
         Some(latent),
         &decoder,
+        None,
         &evaluator,
         &mut Hear::new("vae_decoder", hear),
     )?;
@@ -181,6 +196,7 @@ pub fn quantize(
             decoder,
             Some(latent),
             &inputs,
+            None,
             &evaluator,
             &mut Hear::new("taesd_decoder", hear),
         )?;
@@ -193,6 +209,7 @@ pub fn quantize(
             encoder,
             Some(picture),
             &inputs,
+            None,
             &evaluator,
             &mut Hear::new("vae_encoder", hear),
         )?;
@@ -217,11 +234,12 @@ impl<'h> Hear<'h> {
         Hear { measured, hear }
     }
 
-    fn begin(&mut self, graph: &Graph) {
+    /// A graph is to be read so many times.
+    fn begin(&mut self, graph: &Graph, times: u64) {
         let weights = graph
             .iter_nodes()
             .filter_map(|(_, node)| evaluate::product_weight(graph, node));
-        self.measured.total = weights.map(|weight| 2 * 4 * weight.len() as u64).sum();
+        self.measured.total = weights.map(|weight| times * 4 * weight.len() as u64).sum();
         (self.hear)(self.measured);
     }
 
@@ -242,11 +260,13 @@ pub(crate) fn exact(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Int
 /// What a graph is measured on, named.
 type Inputs<'a> = &'a dyn Fn(&Graph) -> (Vec<String>, Vec<Vec<Tensor>>);
 
-/// One graph, measured at `size`. Gives its exact outputs as well.
+/// One graph, measured at `size`; with `least_gain` by what part of the noise each layer
+/// has, too. Gives its exact outputs as well.
 fn graph(
     graph: &mut Graph,
     size: Option<[usize; 2]>,
-    inputs: Inputs<'_>,
+    make: Inputs<'_>,
+    least_gain: Option<f64>,
     evaluator: &Evaluator,
     hear: &mut Hear<'_>,
 ) -> Result<(Quantized, Vec<Vec<Tensor>>), QuantizeError> {
@@ -254,14 +274,23 @@ fn graph(
         Some(size) => graph.resized(size)?,
         None => graph.clone(),
     };
-    let (names, inputs) = inputs(&small);
-    hear.begin(&small);
+    let (names, inputs) = make(&small);
+    hear.begin(&small, if least_gain.is_some() { 3 } else { 2 });
     let mut read = |elements| hear.read(elements);
     let (products, exact) = measure::measure(&small, &inputs, evaluator, &mut read)?;
+    let mut layers: Vec<Layer> = products
+        .iter()
+        .map(|product| layer(graph, product))
+        .collect();
+    if let Some(least) = least_gain {
+        let both = (&products[..], &mut layers[..]);
+        keep_worth(graph, &small, make, least, evaluator, both, &mut read)?;
+    }
     let chosen: HashSet<_> = products
         .iter()
-        .filter(|p| p.reason == Reason::Accurate)
-        .map(|p| p.node)
+        .zip(&layers)
+        .filter(|(_, layer)| layer.reason == Reason::Accurate)
+        .map(|(product, _)| product.node)
         .collect();
     let decibels = measure::whole(
         &insert::insert(&small, &chosen)?,
@@ -270,10 +299,6 @@ fn graph(
         evaluator,
         &mut read,
     )?;
-    let layers = products
-        .into_iter()
-        .map(|p| layer(graph, graph.node(p.node), p.reason, p.decibels))
-        .collect();
     let report = Quantized {
         graph: graph.name.clone(),
         inputs: names,
@@ -285,7 +310,86 @@ fn graph(
     Ok((report, exact))
 }
 
-fn layer(graph: &Graph, node: &Node, reason: Reason, decibels: Vec<f64>) -> Layer {
+/// Measures what part of the noise comes of each layer of integers, and leaves those in sixteen bits whose part is `least`
+/// times that of the cost.
+fn keep_worth(
+    graph: &Graph,
+    small: &Graph,
+    make: Inputs<'_>,
+    least: f64,
+    evaluator: &Evaluator,
+    (products, layers): (&[Product], &mut [Layer]),
+    read: &mut dyn FnMut(usize),
+) -> Result<(), QuantizeError> {
+    let integers: Vec<usize> = (0..products.len())
+        .filter(|index| layers[*index].reason == Reason::Accurate && layers[*index].macs > 0)
+        .collect();
+    let macs = |graph: &Graph| -> Vec<u64> {
+        let layers = integers.iter().map(|index| layer(graph, &products[*index]));
+        layers.map(|layer| layer.macs).collect()
+    };
+    // Latents of half the size where otherwise few products would be reached.
+    let half;
+    let (mut small, (_, mut inputs)) = (small, make(small));
+    if share::reached(&macs(small), inputs.len()) < integers.len() {
+        half = graph.resized(calibrate::latent(small).map(|n| n.div_ceil(2)))?;
+        small = &half;
+        inputs = make(small).1;
+    }
+    let first = integers.len() - share::reached(&macs(small), inputs.len());
+    let chosen = integers.iter().map(|index| products[*index].node).collect();
+    let coded = insert::insert(small, &chosen)?;
+    // Products keep their order, so the numbers of one graph lead to those of the other.
+    let nodes = choose::products(&coded);
+    let reached = &integers[first..];
+    let lanes: Vec<_> = reached.iter().map(|index| nodes[*index]).collect();
+    let shares = share::shares(&coded, &lanes, &inputs, evaluator, read)?;
+    for (index, share) in reached.iter().zip(shares) {
+        layers[*index].noise = share;
+    }
+    let nodes = products.iter().map(|product| graph.node(product.node));
+    for index in worth(layers, nodes, least) {
+        let product = Product {
+            reason: Reason::Noisy,
+            ..products[index].clone()
+        };
+        layers[index] = Layer {
+            noise: layers[index].noise.clone(),
+            ..layer(graph, &product)
+        };
+    }
+    Ok(())
+}
+
+/// The layers that are worth sixteen bits for their part of the noise.
+fn worth<'n>(layers: &[Layer], nodes: impl Iterator<Item = &'n Node>, least: f64) -> Vec<usize> {
+    let sum = |part: &dyn Fn(&Layer) -> u64| layers.iter().map(part).sum::<u64>().max(1) as f64;
+    let (macs, bytes) = (sum(&|layer| layer.macs), sum(&|layer| layer.bytes));
+    let cost = |layer: &Layer| layer.macs as f64 / macs + layer.bytes as f64 / bytes;
+    let integers = nodes
+        .enumerate()
+        .filter(|(index, _)| layers[*index].reason == Reason::Accurate);
+    let groups: Vec<_> = share::groups(integers)
+        .into_iter()
+        .map(|products| {
+            let mut group = share::Group::default();
+            for layer in products.iter().map(|index| &layers[*index]) {
+                group
+                    .noise
+                    .resize(layer.noise.len().max(group.noise.len()), 0.0);
+                let parts = group.noise.iter_mut().zip(&layer.noise);
+                parts.for_each(|(sum, noise)| *sum += noise);
+                group.cost += cost(layer);
+            }
+            share::Group { products, ..group }
+        })
+        .collect();
+    share::worth(&groups, least)
+}
+
+fn layer(graph: &Graph, product: &Product) -> Layer {
+    let node = graph.node(product.node);
+    let (reason, decibels) = (product.reason, product.decibels.clone());
     if let Some(table) = node.input("table") {
         let (rows, columns) = (graph.shape(table)[0], graph.shape(table)[1]);
         let bytes = match reason {
@@ -299,6 +403,7 @@ fn layer(graph: &Graph, node: &Node, reason: Reason, decibels: Vec<f64>) -> Laye
             outputs: columns,
             reason,
             decibels,
+            noise: Vec::new(),
             bytes: bytes as u64,
             macs: 0,
         };
@@ -331,6 +436,7 @@ fn layer(graph: &Graph, node: &Node, reason: Reason, decibels: Vec<f64>) -> Laye
         outputs,
         reason,
         decibels,
+        noise: Vec::new(),
         bytes: bytes as u64,
         macs: (rows * inputs * outputs) as u64,
     }

@@ -1,6 +1,7 @@
 //! The rule, the nodes, and what it does to the model that the command carries.
 
 mod emoji;
+mod share;
 
 use super::choose::{by_error, carriers, excluded, products};
 use super::evaluate::{Error, Evaluator, Numbers};
@@ -296,7 +297,7 @@ fn a_table_is_in_8_bits_if_its_rows_allow_it() {
     assert!((35.0..70.0).contains(&db(&exact[0], &meant)));
     assert!(db(&meant, &stored) > 55.0, "{}", db(&meant, &stored));
     // The report's bytes: codes, and a scale for each row.
-    let layer = layer(&graph, graph.node(table.node), table.reason, vec![]);
+    let layer = layer(&graph, table);
     assert_eq!(
         (layer.bytes, layer.macs, layer.op),
         (9 * 16 + 4 * 9, 0, "embed")

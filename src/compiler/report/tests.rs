@@ -9,6 +9,7 @@ fn example() -> [Quantized; 1] {
         outputs: 64,
         reason,
         decibels: decibels.to_vec(),
+        noise: decibels.iter().map(|db| db / 1000.0).collect(),
         bytes: 4608,
         macs: 100,
     };
@@ -36,13 +37,13 @@ fn the_text_has_a_line_for_each_layer_and_the_graphs_at_the_end() {
     assert_eq!(
         line("conv2d conv_in"),
         [
-            "f16", "-", "few", "inputs", "36", "64", "4608", "100", "conv2d", "conv_in"
+            "f16", "-", "-", "few", "inputs", "36", "64", "4608", "100", "conv2d", "conv_in"
         ]
     );
     assert_eq!(
         line("conv2d conv1"),
         [
-            "int8", "35.5", "accurate", "36", "64", "4608", "100", "conv2d", "conv1"
+            "int8", "35.5", "3.8", "accurate", "36", "64", "4608", "100", "conv2d", "conv1"
         ]
     );
     assert!(

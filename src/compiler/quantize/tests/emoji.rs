@@ -59,7 +59,19 @@ fn the_embedded_model_stays_faithful() {
         crate::passes::run(graph, None, &mut |_, _| ()).unwrap();
     }
     let (text_encoder, unet) = (model.text_encoder.clone(), model.unet.clone());
-    let reports = quantize(&mut model, &crate::Cancel::default(), &mut |_| ()).unwrap();
+    // What its card says.
+    let gain = model.card.f16_gain().unwrap();
+    let mut heard = Vec::new();
+    let reports = quantize(&mut model, gain, &crate::Cancel::default(), &mut |m| {
+        heard.push((m.part.to_owned(), m.done, m.total));
+    })
+    .unwrap();
+    for (_, done, total) in heard
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter_map(|part| part.last())
+    {
+        assert_eq!(done, total);
+    }
     let text = crate::report::to_text(&reports);
     println!("{text}");
     let bytes: u64 = reports
