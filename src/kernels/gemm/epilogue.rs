@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::{array, ops::Range};
 
 use super::ROW_PANELS;
 use crate::{
@@ -283,50 +283,64 @@ pub(crate) struct After<'e, 'a, T> {
 }
 
 impl<T: Element> After<'_, '_, T> {
-    /// Stores a row's results of the products `v` and, under GEGLU, of the gate's.
+    /// Stores the results of some rows' products `v` and, under GEGLU, of the gate's.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
+    /// As [`Job::run`](crate::Job::run): this task alone has the rows and the columns.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub unsafe fn store<const GEGLU: bool>(
         &self,
         kernels: Kernels,
-        row: usize,
-        mut v: [f32; PANEL],
-        mut gate: [f32; PANEL],
+        rows: Range<usize>,
+        v: &mut [[f32; PANEL]],
+        gate: &mut [[f32; PANEL]],
     ) {
-        let at = row * self.epilogue.n + self.column;
-        // SAFETY: the caller's promise.
-        let out = unsafe { self.epilogue.out.slice_mut(at..at + PANEL) };
-        if let Some(bias) = self.bias {
-            add(&mut v, bias);
-        }
-        if let Some(shift) = &self.shift {
-            add(&mut v, shift);
-        }
+        add_to_all(v, self.bias);
+        add_to_all(v, self.shift.as_ref());
         if GEGLU {
-            if let Some(bias) = self.gate_bias {
-                add(&mut gate, bias);
-            }
-            for lane in 0..PANEL {
-                v[lane] *= math::gelu(gate[lane]);
+            add_to_all(gate, self.gate_bias);
+            for (v, gate) in v.as_flattened_mut().iter_mut().zip(gate.as_flattened()) {
+                *v *= math::gelu(*gate);
             }
         } else {
-            math::activate_slice(self.epilogue.activation, &mut v);
+            math::activate_slice(self.epilogue.activation, v.as_flattened_mut());
         }
-        let residual = match self.epilogue.residual {
-            Residual::None => None,
-            Residual::InPlace => Some(&*out),
-            Residual::Other(residual) => Some(&residual[at..at + PANEL]),
-        };
-        if let Some(residual) = residual {
-            let mut loaded = [0.0; PANEL];
-            T::load_slice(kernels, residual, &mut loaded);
-            add(&mut v, &loaded);
+        let at = |row: usize| row * self.epilogue.n + self.column;
+        if let Residual::Other(residual) = self.epilogue.residual {
+            for (row, v) in rows.clone().zip(&mut *v) {
+                add_panel(kernels, v, &residual[at(row)..][..PANEL]);
+            }
         }
-        T::store_slice(kernels, &v, out);
+        let in_place = matches!(self.epilogue.residual, Residual::InPlace);
+        for (row, v) in rows.zip(v) {
+            // SAFETY: the caller's promise.
+            let out = unsafe { self.epilogue.out.slice_mut(at(row)..at(row) + PANEL) };
+            if in_place {
+                add_panel(kernels, v, out);
+            }
+            T::store_slice(kernels, v, out);
+        }
     }
+}
+
+#[inline(always)]
+fn add_to_all(to: &mut [[f32; PANEL]], from: Option<&[f32; PANEL]>) {
+    // A copy, which cannot be what is written.
+    if let Some(from) = from.copied() {
+        for to in to {
+            let sums = array::from_fn(|lane| to[lane] + from[lane]);
+            *to = sums;
+        }
+    }
+}
+
+/// [`add`] of sixteen elements in memory.
+#[inline(always)]
+fn add_panel<T: Element>(kernels: Kernels, to: &mut [f32; PANEL], from: &[T]) {
+    let mut loaded = [0.0; PANEL];
+    T::load_slice(kernels, from, &mut loaded);
+    let sums = array::from_fn(|lane| to[lane] + loaded[lane]);
+    *to = sums;
 }
 
 #[inline(always)]
