@@ -1,6 +1,6 @@
 //! Portable bodies compiled again under each instruction set's features, and the few functions written for one.
 
-use crate::{F16, Isa, Kernels, PANEL, Quantizer, gemm::int8::tile::Steps, job::Body};
+use crate::{F16, Isa, Kernels, PANEL, Quantizer, job::Body};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -98,17 +98,17 @@ pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
     }
 }
 
-/// Asks for what will be read soon, a cache line for each row of a panel. A hint: nothing is read.
+/// Asks for what will be read soon, into the second level of the cache. A hint: nothing is read.
 #[inline(always)]
-pub fn prefetch(steps: &[Steps]) {
+pub fn prefetch<T>(of: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for row in steps {
+    for line in (0..size_of_val(of)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 CPU has the instruction, which never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(row.as_ptr()) }
+        // SAFETY: every x86-64 CPU has the instruction, which never faults; the address is inside.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(of.as_ptr().cast::<i8>().add(line)) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = steps;
+    let _ = of;
 }
 
 /// [`Quantizer::code`] of each of `from`, of equal lengths.
