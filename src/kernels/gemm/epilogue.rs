@@ -1,4 +1,4 @@
-use std::{array, ops::Range};
+use std::ops::Range;
 
 use super::ROW_PANELS;
 use crate::{
@@ -237,12 +237,15 @@ impl<'a, T: Element> Epilogue<'a, T> {
     #[inline(always)]
     pub fn after(&self, kernels: Kernels, panel: usize) -> After<'_, 'a, T> {
         let column = panel / self.halves() * PANEL;
-        let whole = "the panel is whole";
-        let of = |bias: &'a [f32], column: usize| bias[column..].first_chunk().expect(whole);
+        let of = |bias: &[f32], column: usize| {
+            let mut values = [0.0; PANEL];
+            values.copy_from_slice(&bias[column..][..PANEL]);
+            [values; AFTER_ROWS]
+        };
         let shift = self.shift.map(|shift| {
             let mut values = [0.0; PANEL];
             T::load_slice(kernels, &shift[column..][..PANEL], &mut values);
-            values
+            [values; AFTER_ROWS]
         });
         After {
             epilogue: self,
@@ -273,17 +276,20 @@ impl<'a, T: Element> Epilogue<'a, T> {
     }
 }
 
-/// What follows the products of the sixteen columns from `column` on.
+/// Rows that [`After`] treats together: each of its steps is one loop over all of their elements.
+pub(crate) const AFTER_ROWS: usize = 8;
+
+/// What follows the products of the sixteen columns from `column` on; biases and shift once for each row.
 pub(crate) struct After<'e, 'a, T> {
     epilogue: &'e Epilogue<'a, T>,
     column: usize,
-    bias: Option<&'a [f32; PANEL]>,
-    gate_bias: Option<&'a [f32; PANEL]>,
-    shift: Option<[f32; PANEL]>,
+    bias: Option<[[f32; PANEL]; AFTER_ROWS]>,
+    gate_bias: Option<[[f32; PANEL]; AFTER_ROWS]>,
+    shift: Option<[[f32; PANEL]; AFTER_ROWS]>,
 }
 
 impl<T: Element> After<'_, '_, T> {
-    /// Stores the results of some rows' products `v` and, under GEGLU, of the gate's.
+    /// Stores the results of at most `AFTER_ROWS` rows' products `v` and, under GEGLU, of the gate's.
     ///
     /// # Safety
     /// As [`Job::run`](crate::Job::run): this task alone has the rows and the columns.
@@ -295,15 +301,23 @@ impl<T: Element> After<'_, '_, T> {
         v: &mut [[f32; PANEL]],
         gate: &mut [[f32; PANEL]],
     ) {
-        add_to_all(v, self.bias);
-        add_to_all(v, self.shift.as_ref());
+        let all = v.as_flattened_mut();
+        if let Some(bias) = &self.bias {
+            add(all, bias.as_flattened());
+        }
+        if let Some(shift) = &self.shift {
+            add(all, shift.as_flattened());
+        }
         if GEGLU {
-            add_to_all(gate, self.gate_bias);
-            for (v, gate) in v.as_flattened_mut().iter_mut().zip(gate.as_flattened()) {
+            let gate = gate.as_flattened_mut();
+            if let Some(bias) = &self.gate_bias {
+                add(gate, bias.as_flattened());
+            }
+            for (v, gate) in all.iter_mut().zip(gate) {
                 *v *= math::gelu(*gate);
             }
         } else {
-            math::activate_slice(self.epilogue.activation, v.as_flattened_mut());
+            math::activate_slice(self.epilogue.activation, all);
         }
         let at = |row: usize| row * self.epilogue.n + self.column;
         if let Residual::Other(residual) = self.epilogue.residual {
@@ -323,24 +337,12 @@ impl<T: Element> After<'_, '_, T> {
     }
 }
 
-#[inline(always)]
-fn add_to_all(to: &mut [[f32; PANEL]], from: Option<&[f32; PANEL]>) {
-    // A copy, which cannot be what is written.
-    if let Some(from) = from.copied() {
-        for to in to {
-            let sums = array::from_fn(|lane| to[lane] + from[lane]);
-            *to = sums;
-        }
-    }
-}
-
 /// [`add`] of sixteen elements in memory.
 #[inline(always)]
 fn add_panel<T: Element>(kernels: Kernels, to: &mut [f32; PANEL], from: &[T]) {
     let mut loaded = [0.0; PANEL];
     T::load_slice(kernels, from, &mut loaded);
-    let sums = array::from_fn(|lane| to[lane] + loaded[lane]);
-    *to = sums;
+    add(to, &loaded);
 }
 
 #[inline(always)]

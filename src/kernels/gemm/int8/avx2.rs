@@ -262,3 +262,37 @@ pub unsafe fn transform_sums(sums: &[[i32; PANEL]], stride: usize) -> [[i32; PAN
     }
     pixels
 }
+
+/// [`tile::scaled`](super::tile::scaled). (In vectors: of a loop over rows around it the compiler would make gathers.)
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn scaled(
+    sums: &[i32; PANEL],
+    zero_point: i32,
+    weights: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    let mut products = [0.0; PANEL];
+    for half in [0, 8] {
+        // SAFETY: eight of sixteen elements each.
+        unsafe {
+            let weights = _mm256_loadu_si256(weights.as_ptr().add(half).cast());
+            let offset = _mm256_mullo_epi32(_mm256_set1_epi32(zero_point), weights);
+            let sums = _mm256_loadu_si256(sums.as_ptr().add(half).cast());
+            let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, offset));
+            let scale = _mm256_mul_ps(
+                _mm256_set1_ps(scale),
+                _mm256_loadu_ps(of_columns.as_ptr().add(half)),
+            );
+            _mm256_storeu_ps(
+                products.as_mut_ptr().add(half),
+                _mm256_mul_ps(sums, scale),
+            );
+        }
+    }
+    products
+}

@@ -3,10 +3,7 @@
 use std::ops::Range;
 
 use super::{CodeRows, GemmInt8, tile};
-use crate::{Element, Kernels, PANEL};
-
-/// Rows that are finished together: each step is one loop over all of them.
-const ROWS: usize = 8;
+use crate::{Element, Kernels, PANEL, gemm::epilogue::AFTER_ROWS};
 
 /// What belongs to a whole panel's columns.
 struct Columns<'a> {
@@ -62,9 +59,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         let gates_of = self.whole_columns(if GEGLU { panel + 1 } else { panel });
         let after = self.epilogue.after(kernels, panel);
         let (sums, gates) = (&sums[..rows.len()], &gates[..rows.len()]);
-        let (mut values, mut of_gates) = ([[0.0; PANEL]; ROWS], [[0.0; PANEL]; ROWS]);
+        let (mut values, mut of_gates) = ([[0.0; PANEL]; AFTER_ROWS], [[0.0; PANEL]; AFTER_ROWS]);
         let mut row = rows.start;
-        for (sums, gates) in sums.chunks(ROWS).zip(gates.chunks(ROWS)) {
+        for (sums, gates) in sums.chunks(AFTER_ROWS).zip(gates.chunks(AFTER_ROWS)) {
             let rows = row..row + sums.len();
             let (values, of_gates) = (&mut values[..sums.len()], &mut of_gates[..sums.len()]);
             self.products(kernels, rows.clone(), sums, (&values_of, center), values);

@@ -160,6 +160,16 @@ pub fn scaled(
     of_columns: &[f32; PANEL],
 ) -> [f32; PANEL] {
     match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has AVX2.
+        Isa::Avx2 | Isa::AvxVnni => unsafe {
+            super::avx2::scaled(sums, zero_point, weights, scale, of_columns)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe {
+            super::avx512vnni::scaled(sums, zero_point, weights, scale, of_columns)
+        },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe {
