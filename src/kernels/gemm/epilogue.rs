@@ -319,20 +319,28 @@ impl<T: Element> After<'_, '_, T> {
         } else {
             math::activate_slice(self.epilogue.activation, all);
         }
-        let at = |row: usize| row * self.epilogue.n + self.column;
-        if let Residual::Other(residual) = self.epilogue.residual {
-            for (row, v) in rows.clone().zip(&mut *v) {
-                add_panel(kernels, v, &residual[at(row)..][..PANEL]);
+        let n = self.epilogue.n;
+        let mut at = rows.start * n + self.column;
+        match self.epilogue.residual {
+            Residual::None => {}
+            Residual::Other(residual) => {
+                for (row, v) in v.iter_mut().enumerate() {
+                    add_panel(kernels, v, &residual[at + row * n..][..PANEL]);
+                }
+            }
+            Residual::InPlace => {
+                for (row, v) in v.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise.
+                    let out = unsafe { self.epilogue.out.array_mut::<PANEL>(at + row * n) };
+                    add_panel(kernels, v, out);
+                }
             }
         }
-        let in_place = matches!(self.epilogue.residual, Residual::InPlace);
-        for (row, v) in rows.zip(v) {
+        for v in v {
             // SAFETY: the caller's promise.
-            let out = unsafe { self.epilogue.out.slice_mut(at(row)..at(row) + PANEL) };
-            if in_place {
-                add_panel(kernels, v, out);
-            }
+            let out = unsafe { self.epilogue.out.array_mut::<PANEL>(at) };
             T::store_slice(kernels, v, out);
+            at += n;
         }
     }
 }
