@@ -5,7 +5,7 @@
 //! zero or 2^-30 or more in magnitude. (No half but zero is less than 2^-24.) What would lead to one is a zero before: `exp`
 //! below 2^-93, which keeps what it is multiplied with or divided by in GELU and softmax normal, too.
 
-use crate::Activation;
+use crate::{Activation, PANEL};
 
 #[cfg(test)]
 mod tests;
@@ -61,7 +61,14 @@ pub fn activate_slice(activation: Activation, values: &mut [f32]) {
 /// `e^(x - shift)` for each of `values`.
 #[inline(always)]
 pub fn exp_slice(values: &mut [f32], shift: f32) {
-    for x in values {
+    // Few enough at a time that not many are left for one by one.
+    let (chunks, rest) = values.as_chunks_mut::<PANEL>();
+    for chunk in chunks {
+        for x in chunk {
+            *x = exp(*x - shift);
+        }
+    }
+    for x in rest {
         *x = exp(*x - shift);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     error::Check,
     gemm::int8::tile::Steps,
     job::Body,
-    math,
+    lanes, math,
     output::Output,
     scratch::{self, cast, cast_mut},
 };
@@ -186,6 +186,22 @@ impl Symmetric {
         let x = if x < 127.0 { x } else { 127.0 };
         math::round(x) as i8
     }
+}
+
+/// The largest magnitude; NaNs do not count.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; PANEL];
+    let (chunks, rest) = values.as_chunks::<PANEL>();
+    for chunk in chunks {
+        for lane in 0..PANEL {
+            lanes[lane] = math::max(chunk[lane].abs(), lanes[lane]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = math::max(x.abs(), *lane);
+    }
+    lanes::join_max(lanes)
 }
 
 /// `255 2^x` for |x| up to a half, within 0.021: a cubic through four Chebyshev points.

@@ -4,7 +4,7 @@ use std::{
     ops::Range,
 };
 
-use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, weight};
+use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, largest, weight};
 use crate::{
     Element, Isa, Kernels, PANEL,
     gemm::int8::tile::{self, Left, Steps},
@@ -198,11 +198,7 @@ impl<T: Element> AttentionInt8<'_, T> {
         for (row, query) in queries.enumerate() {
             // SAFETY: the caller's promise.
             T::load_slice(kernels, unsafe { self.float.query(query, head) }, line);
-            let mut largest = 0.0;
-            for x in &*line {
-                largest = math::max(x.abs(), largest);
-            }
-            let map = Symmetric::of(largest);
+            let map = Symmetric::of(largest(line));
             work.factor[row] = map.scale * p.scale * LOG2_E;
             for (block, x) in line.chunks(STEPS).enumerate() {
                 let mut codes = [0; STEPS];
@@ -253,8 +249,10 @@ impl<L: Left> Work<'_, L> {
         for row in 0..self.rows {
             let (scores, factor) = (&mut scores[..width], self.factor[row]);
             let panels = scores.as_chunks_mut::<PANEL>().0;
+            let mut at = row;
             for (panel, scores) in panels.iter_mut().enumerate() {
-                let products = &self.products[panel * self.rows + row];
+                let products = &self.products[at];
+                at += self.rows;
                 for lane in 0..PANEL {
                     // Codes of queries that are short of their offset give products that are, too.
                     let offset = match L::OFFSET {
@@ -282,11 +280,11 @@ impl<L: Left> Work<'_, L> {
             self.part[row] = t - new;
             self.m[row] = new;
         }
-        for old in self.old.iter_mut() {
-            *old = math::exp(*old * LN_2);
-        }
-        for part in self.part.iter_mut() {
-            *part = math::exp(*part * LN_2);
+        for powers in [&mut *self.old, &mut *self.part] {
+            for power in powers.iter_mut() {
+                *power *= LN_2;
+            }
+            math::exp_slice(powers, 0.0);
         }
         for row in 0..self.rows {
             self.l[row] = self.total[row].mul_add(self.part[row], self.l[row] * self.old[row]);
