@@ -64,9 +64,11 @@ pub fn exp_slice(values: &mut [f32], shift: f32) {
     // Few enough at a time that not many are left for one by one.
     let (chunks, rest) = values.as_chunks_mut::<PANEL>();
     for chunk in chunks {
-        for x in chunk {
+        let mut powers = *chunk;
+        for x in &mut powers {
             *x = exp(*x - shift);
         }
+        *chunk = powers;
     }
     for x in rest {
         *x = exp(*x - shift);

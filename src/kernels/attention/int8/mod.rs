@@ -207,11 +207,11 @@ fn largest(values: &[f32]) -> f32 {
 /// `255 2^x` for |x| up to a half, within 0.021: a cubic through four Chebyshev points.
 const CUBIC: [f32; 4] = [254.980_76, 176.749_86, 61.873_066, 14.238_762];
 
-/// The code of a weight, a byte's value: `round(255 2^x)` within a fortieth before rounding, for x up to 0; 0 for NaN.
+/// The code of a weight, a byte's value: `round(255 2^x)` within a fortieth before rounding, for x up to 0, which a score
+/// less the maximum is; 0 for NaN.
 #[inline(always)]
 fn weight(x: f32) -> i32 {
     let x = if x > -16.0 { x } else { -16.0 };
-    let x = if x < 0.0 { x } else { 0.0 };
     let (n, whole) = math::whole(x);
     let f = x - whole;
     let p = CUBIC[3]

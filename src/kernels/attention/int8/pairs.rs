@@ -43,7 +43,7 @@ impl<T: Element> AttentionInt8<'_, T> {
                 unsafe { avx2::expand(steps, expanded_keys) }
                 work.products_of(kernels, panel, expanded_keys);
             }
-            work.weigh(&codes, start, keys);
+            work.weigh(kernels, &codes, start, keys);
             let expanded_values = &mut expanded[..TILE / 2];
             for column in 0..layout.dim16 / PANEL {
                 let steps = &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];

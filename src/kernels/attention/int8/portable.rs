@@ -91,7 +91,7 @@ impl<T: Element> AttentionInt8<'_, T> {
             for row in (0..rows).step_by(ROWS) {
                 work.multiply_keys::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
             }
-            work.weigh(&codes, start, keys);
+            work.weigh(kernels, &codes, start, keys);
             let values = |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
             let mut column = 0;
             while column + PANELS <= columns {
@@ -239,8 +239,7 @@ impl<L: Left> Work<'_, L> {
 
     /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
-    pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
+    pub fn weigh(&mut self, kernels: Kernels, codes: &Head, start: usize, keys: usize) {
         // The width is constant almost always, and yet the loops are faster if the compiler cannot know it.
         let width = keys.next_multiple_of(PANEL);
         let scales: &[[f32; PANEL]] = codes.k_scale[start..][..width].as_chunks().0;
@@ -249,19 +248,14 @@ impl<L: Left> Work<'_, L> {
         for row in 0..self.rows {
             let (scores, factor) = (&mut scores[..width], self.factor[row]);
             let panels = scores.as_chunks_mut::<PANEL>().0;
-            let mut at = row;
-            for (panel, scores) in panels.iter_mut().enumerate() {
-                let products = &self.products[at];
-                at += self.rows;
-                for lane in 0..PANEL {
-                    // Codes of queries that are short of their offset give products that are, too.
-                    let offset = match L::OFFSET {
-                        OFFSET => 0,
-                        _ => offsets[panel][lane],
-                    };
-                    scores[lane] =
-                        (products[lane] - offset) as f32 * (factor * scales[panel][lane]);
-                }
+            let products = self.products.chunks_exact(self.rows);
+            for (((scores, products), scales), offsets) in
+                panels.iter_mut().zip(products).zip(scales).zip(offsets)
+            {
+                let products = &products[row];
+                // Codes of queries that are short of their offset give products that are, too.
+                let offsets = if L::OFFSET == OFFSET { &[0; PANEL] } else { offsets };
+                *scores = tile::shifted(kernels, products, offsets, factor, scales);
             }
             scores[keys..].fill(f32::NEG_INFINITY);
             let t = lanes::max(scores);
@@ -276,16 +270,12 @@ impl<L: Left> Work<'_, L> {
             L::fill(&weights, &mut self.weights[row]);
             self.total[row] = total as f32;
             let new = math::max(self.m[row], t);
-            self.old[row] = self.m[row] - new;
-            self.part[row] = t - new;
+            self.old[row] = (self.m[row] - new) * LN_2;
+            self.part[row] = (t - new) * LN_2;
             self.m[row] = new;
         }
-        for powers in [&mut *self.old, &mut *self.part] {
-            for power in powers.iter_mut() {
-                *power *= LN_2;
-            }
-            math::exp_slice(powers, 0.0);
-        }
+        math::exp_slice(self.old, 0.0);
+        math::exp_slice(self.part, 0.0);
         for row in 0..self.rows {
             self.l[row] = self.total[row].mul_add(self.part[row], self.l[row] * self.old[row]);
         }

@@ -186,6 +186,36 @@ pub fn scaled(
     }
 }
 
+/// As [`scaled`], with what is taken off the sums.
+#[inline(always)]
+pub fn shifted(
+    kernels: Kernels,
+    sums: &[i32; PANEL],
+    offsets: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has AVX2.
+        Isa::Avx2 | Isa::AvxVnni => unsafe {
+            super::avx2::shifted(sums, offsets, scale, of_columns)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe {
+            super::avx512vnni::shifted(sums, offsets, scale, of_columns)
+        },
+        _ => {
+            let mut products = [0.0; PANEL];
+            for lane in 0..PANEL {
+                products[lane] = (sums[lane] - offsets[lane]) as f32 * (scale * of_columns[lane]);
+            }
+            products
+        }
+    }
+}
+
 /// The sums of the rows from `row` on, in storage of `[panel][rows]`, for the panels from `panel` on.
 #[inline(always)]
 pub fn sums_of<const ROWS: usize, const PANELS: usize>(
