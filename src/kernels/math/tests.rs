@@ -145,7 +145,8 @@ fn no_step_is_subnormal() {
         }
         for x in values.chunks(64) {
             let params = SoftmaxParams { rows: 1, cols: 64 };
-            let mut job = Softmax::new(kernels, params, Source::Other(x), &mut results[..64]).unwrap();
+            let mut job =
+                Softmax::new(kernels, params, Source::Other(x), &mut results[..64]).unwrap();
             subnormals();
             job::run_alone(&mut job, &mut scratch);
             assert!(!subnormals(), "softmax by {kernels:?} of {x:?}");

@@ -190,6 +190,7 @@ impl Symmetric {
 
 /// The largest magnitude; NaNs do not count.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
 fn largest(values: &[f32]) -> f32 {
     let mut lanes = [0.0; PANEL];
     let (chunks, rest) = values.as_chunks::<PANEL>();

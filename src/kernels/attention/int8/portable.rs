@@ -254,7 +254,11 @@ impl<L: Left> Work<'_, L> {
             {
                 let products = &products[row];
                 // Codes of queries that are short of their offset give products that are, too.
-                let offsets = if L::OFFSET == OFFSET { &[0; PANEL] } else { offsets };
+                let offsets = if L::OFFSET == OFFSET {
+                    &[0; PANEL]
+                } else {
+                    offsets
+                };
                 *scores = tile::shifted(kernels, products, offsets, factor, scales);
             }
             scores[keys..].fill(f32::NEG_INFINITY);

@@ -203,9 +203,7 @@ pub fn shifted(
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the same, with AVX-512.
-        Isa::Avx512Vnni => unsafe {
-            super::avx512vnni::shifted(sums, offsets, scale, of_columns)
-        },
+        Isa::Avx512Vnni => unsafe { super::avx512vnni::shifted(sums, offsets, scale, of_columns) },
         _ => {
             let mut products = [0.0; PANEL];
             for lane in 0..PANEL {
