@@ -82,7 +82,7 @@ pub fn max(a: f32, b: f32) -> f32 {
 }
 
 /// Adding and subtracting it rounds an `f32` below 2^22 to an integer; its low bits then are that integer.
-const ROUND: f32 = 12_582_912.0;
+pub const ROUND: f32 = 12_582_912.0;
 
 /// The nearest integer, ties to even, for |x| below 2^22.
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Attention in integers.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod pairs;
 mod portable;
 mod prepare;
@@ -221,6 +223,28 @@ fn weight(x: f32) -> i32 {
         .mul_add(f, CUBIC[0]);
     let weight = f32::from_bits(p.to_bits().wrapping_add((n << 23) as u32));
     math::round(weight)
+}
+
+/// [`weight`] of each of `scores` less `t`, into `codes`, which is as long; their sum.
+#[inline(always)]
+fn weights(kernels: Kernels, mut scores: &[f32], t: f32, mut codes: &mut [u8]) -> u32 {
+    let mut total = 0;
+    #[cfg(target_arch = "x86_64")]
+    if matches!(kernels.isa(), crate::Isa::Avx2 | crate::Isa::AvxVnni) {
+        let (chunks, rest) = scores.as_chunks();
+        let (to, to_rest) = std::mem::take(&mut codes).as_chunks_mut();
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has the features.
+        total = unsafe { avx2::weights(chunks, t, to) };
+        (scores, codes) = (rest, to_rest);
+    }
+    let _ = kernels;
+    for (code, score) in codes.iter_mut().zip(scores) {
+        *code = weight(*score - t) as u8;
+    }
+    for code in codes {
+        total += u32::from(*code);
+    }
+    total
 }
 
 impl<'a, T: Element> AttentionInt8<'a, T> {

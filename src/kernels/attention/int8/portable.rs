@@ -4,7 +4,7 @@ use std::{
     ops::Range,
 };
 
-use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, largest, weight};
+use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, largest};
 use crate::{
     Element, Isa, Kernels, PANEL,
     gemm::int8::tile::{self, Left, Steps},
@@ -264,13 +264,7 @@ impl<L: Left> Work<'_, L> {
             scores[keys..].fill(f32::NEG_INFINITY);
             let t = lanes::max(scores);
             let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
-            for (code, score) in weights.iter_mut().zip(&*scores) {
-                *code = weight(*score - t) as u8;
-            }
-            let mut total = 0;
-            for code in &weights[..width] {
-                total += u32::from(*code);
-            }
+            let total = super::weights(kernels, scores, t, &mut weights[..width]);
             L::fill(&weights, &mut self.weights[row]);
             self.total[row] = total as f32;
             let new = math::max(self.m[row], t);

@@ -126,6 +126,7 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
 
     /// What will be read after a panel's `groups`, where a task has these panels: the next panel's, which at the end is
     /// the next task's.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn ahead(
         &self,
