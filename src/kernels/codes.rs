@@ -186,9 +186,12 @@ impl<'a> Codes<'a> {
     /// Scale and zero point of a row.
     #[inline(always)]
     pub fn pair(&self, row: usize) -> (f32, i32) {
-        let at = if self.per_row { row * PAIR } else { 0 };
-        let (words, _) = self.pairs[at..at + PAIR].as_chunks::<4>();
-        (f32::from_le_bytes(words[0]), i32::from_le_bytes(words[1]))
+        let (pairs, _) = self.pairs.as_chunks::<PAIR>();
+        let [a, b, c, d, e, f, g, h] = pairs[if self.per_row { row } else { 0 }];
+        (
+            f32::from_le_bytes([a, b, c, d]),
+            i32::from_le_bytes([e, f, g, h]),
+        )
     }
 }
 

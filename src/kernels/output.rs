@@ -41,6 +41,19 @@ impl<'a, T> Output<'a, T> {
         unsafe { slice::from_raw_parts_mut(self.ptr.add(range.start), range.len()) }
     }
 
+    /// The `N` elements from `start` on, as [`Output::slice_mut`] of them.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn array_mut<const N: usize>(&self, start: usize) -> &mut [T; N] {
+        assert!(start < self.len && self.len - start >= N);
+        // SAFETY: inside the buffer by the check above, and unaliased by the caller's promise; the buffer is borrowed
+        // for 'a.
+        unsafe { &mut *self.ptr.add(start).cast() }
+    }
+
     /// The elements of `range`, to read. Panics if the range is not inside.
     ///
     /// # Safety

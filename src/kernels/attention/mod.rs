@@ -19,6 +19,9 @@ use crate::{
 /// Query rows of a task, and keys that a running softmax takes in at a time. They are equal, so that a causal row sees
 /// the key tiles up to the one of its own number.
 const TILE: usize = 96;
+/// A causal row takes in the keys up to the next multiple of this: the most rows that an instruction set multiplies
+/// together, so that all of them take in the same.
+const CAUSAL: usize = 12;
 /// Columns of a head that stand together in scratch.
 const STEPS: usize = 64;
 
@@ -137,6 +140,17 @@ impl<'a, T: Element> Attention<'a, T> {
         let tiles = self.params.q_rows.div_ceil(TILE);
         let start = task % tiles * TILE;
         (task / tiles, start..self.params.q_rows.min(start + TILE))
+    }
+
+    /// The keys of a tile that a query row takes in.
+    #[inline(always)]
+    fn taken(&self, query: usize, tile: &Range<usize>) -> usize {
+        if self.params.causal {
+            let end = (query / CAUSAL + 1) * CAUSAL;
+            tile.len().min(end.saturating_sub(tile.start))
+        } else {
+            tile.len()
+        }
     }
 
     /// The keys that the query rows of a tile may see.

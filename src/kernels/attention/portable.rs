@@ -1,6 +1,6 @@
 use std::{array, ops::Range};
 
-use super::{Attention, STEPS, TILE};
+use super::{Attention, CAUSAL, STEPS, TILE};
 use crate::{Element, Isa, Kernels, PANEL, gemm::tile, lanes, math, scratch::Scratch};
 
 /// Panels of keys in a tile.
@@ -58,6 +58,8 @@ impl<T: Element> Attention<'_, T> {
         queries: Range<usize>,
         scratch: &mut [u8],
     ) {
+        // So the rows of a product take in the same keys.
+        const { assert!(CAUSAL.is_multiple_of(ROWS)) };
         let p = &self.params;
         let dim = p.head_dim;
         let rows = queries.len().next_multiple_of(ROWS);
@@ -89,11 +91,13 @@ impl<T: Element> Attention<'_, T> {
             let tile = start..keys.min(start + TILE);
             self.load_keys(kernels, head, tile.clone(), &mut work);
             for row in (0..rows).step_by(ROWS) {
-                work.score::<ROWS, PANELS>(kernels, row, tile.len(), dim);
+                let keys = self.taken(queries.start + row, &tile);
+                work.score::<ROWS, PANELS>(kernels, row, keys, dim);
             }
             self.weigh(&mut work, queries.clone(), tile.clone());
             for row in (0..rows).step_by(ROWS) {
-                work.gather::<ROWS, PANELS>(kernels, row, tile.len(), columns);
+                let keys = self.taken(queries.start + row, &tile);
+                work.gather::<ROWS, PANELS>(kernels, row, keys, columns);
             }
         }
         for (row, query) in queries.enumerate() {
@@ -171,7 +175,8 @@ impl<T: Element> Attention<'_, T> {
     fn weigh(&self, work: &mut Work, queries: Range<usize>, tile: Range<usize>) {
         let p = &self.params;
         for (row, query) in queries.clone().enumerate() {
-            let scores = &mut work.scores[row];
+            let width = self.taken(query, &tile).next_multiple_of(PANEL);
+            let scores = &mut work.scores[row][..width];
             for score in scores.iter_mut() {
                 *score *= p.scale;
             }
@@ -197,8 +202,10 @@ impl<T: Element> Attention<'_, T> {
         for (rescale, shift) in work.rescale.iter_mut().zip(&*work.shift) {
             *rescale = math::exp(*rescale - shift);
         }
-        for row in 0..queries.len() {
-            let (scores, rescale) = (&mut work.scores[row], work.rescale[row]);
+        for (row, query) in queries.enumerate() {
+            // What is beyond is zero.
+            let width = self.taken(query, &tile).next_multiple_of(PANEL);
+            let (scores, rescale) = (&mut work.scores[row][..width], work.rescale[row]);
             math::exp_slice(scores, work.shift[row]);
             work.l[row] = work.l[row].mul_add(rescale, lanes::sum(scores));
             // A factor of one, which is the rule once the maximum is found, changes nothing.

@@ -11,7 +11,8 @@ impl<T: Element> Attention<'_, T> {
     /// `m` the maximum so far (minus infinity at first), `l` and `sums` zero at first, a tile does
     /// `new = max(m, its scores)`; `shift = new`, or 0 where that is minus infinity; `rescale = exp(m - shift)`;
     /// `p = exp(score - shift)`; `l = fma(l, rescale, sum(p))`, the sum as in `lanes.rs`, key `j` of the tile in lane
-    /// `j % 16`; `sums = sums rescale`, then for each key in order `sums = fma(p, v, sums)`; `m = new`.
+    /// `j % 16`; `sums = sums rescale`, then for each key in order `sums = fma(p, v, sums)`, where a causal row leaves out
+    /// the keys from the next multiple of 12 after its number on; `m = new`.
     ///
     /// The result is `sums / l`, rounded once.
     ///
@@ -61,7 +62,8 @@ impl<T: Element> Attention<'_, T> {
             }
             l = l.mul_add(rescale, lanes::join_sum(lanes));
             sums.iter_mut().for_each(|sum| *sum *= rescale);
-            for (key, weight) in tile.zip(scores) {
+            let taken = self.taken(query, &tile);
+            for (key, weight) in tile.zip(scores).take(taken) {
                 let v = &self.v[key * p.v_stride + head * dim..][..dim];
                 sums.iter_mut()
                     .zip(v)

@@ -237,12 +237,15 @@ impl<'a, T: Element> Epilogue<'a, T> {
     #[inline(always)]
     pub fn after(&self, kernels: Kernels, panel: usize) -> After<'_, 'a, T> {
         let column = panel / self.halves() * PANEL;
-        let whole = "the panel is whole";
-        let of = |bias: &'a [f32], column: usize| bias[column..].first_chunk().expect(whole);
+        let of = |bias: &[f32], column: usize| {
+            let mut values = [0.0; PANEL];
+            values.copy_from_slice(&bias[column..][..PANEL]);
+            [values; AFTER_ROWS]
+        };
         let shift = self.shift.map(|shift| {
             let mut values = [0.0; PANEL];
             T::load_slice(kernels, &shift[column..][..PANEL], &mut values);
-            values
+            [values; AFTER_ROWS]
         });
         After {
             epilogue: self,
@@ -273,60 +276,81 @@ impl<'a, T: Element> Epilogue<'a, T> {
     }
 }
 
-/// What follows the products of the sixteen columns from `column` on.
+/// Rows that [`After`] treats together: each of its steps is one loop over all of their elements.
+pub(crate) const AFTER_ROWS: usize = 8;
+
+/// What follows the products of the sixteen columns from `column` on; biases and shift once for each row.
 pub(crate) struct After<'e, 'a, T> {
     epilogue: &'e Epilogue<'a, T>,
     column: usize,
-    bias: Option<&'a [f32; PANEL]>,
-    gate_bias: Option<&'a [f32; PANEL]>,
-    shift: Option<[f32; PANEL]>,
+    bias: Option<[[f32; PANEL]; AFTER_ROWS]>,
+    gate_bias: Option<[[f32; PANEL]; AFTER_ROWS]>,
+    shift: Option<[[f32; PANEL]; AFTER_ROWS]>,
 }
 
 impl<T: Element> After<'_, '_, T> {
-    /// Stores a row's results of the products `v` and, under GEGLU, of the gate's.
+    /// Stores the results of at most `AFTER_ROWS` rows' products `v` and, under GEGLU, of the gate's.
     ///
     /// # Safety
-    /// As [`Job::run`](crate::Job::run): this task alone has the row and the columns.
+    /// As [`Job::run`](crate::Job::run): this task alone has the rows and the columns.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
     pub unsafe fn store<const GEGLU: bool>(
         &self,
         kernels: Kernels,
-        row: usize,
-        mut v: [f32; PANEL],
-        mut gate: [f32; PANEL],
+        rows: Range<usize>,
+        v: &mut [[f32; PANEL]],
+        gate: &mut [[f32; PANEL]],
     ) {
-        let at = row * self.epilogue.n + self.column;
-        // SAFETY: the caller's promise.
-        let out = unsafe { self.epilogue.out.slice_mut(at..at + PANEL) };
-        if let Some(bias) = self.bias {
-            add(&mut v, bias);
+        let all = v.as_flattened_mut();
+        if let Some(bias) = &self.bias {
+            add(all, bias.as_flattened());
         }
         if let Some(shift) = &self.shift {
-            add(&mut v, shift);
+            add(all, shift.as_flattened());
         }
         if GEGLU {
-            if let Some(bias) = self.gate_bias {
-                add(&mut gate, bias);
+            let gate = gate.as_flattened_mut();
+            if let Some(bias) = &self.gate_bias {
+                add(gate, bias.as_flattened());
             }
-            for lane in 0..PANEL {
-                v[lane] *= math::gelu(gate[lane]);
+            for (v, gate) in all.iter_mut().zip(gate) {
+                *v *= math::gelu(*gate);
             }
         } else {
-            math::activate_slice(self.epilogue.activation, &mut v);
+            math::activate_slice(self.epilogue.activation, all);
         }
-        let residual = match self.epilogue.residual {
-            Residual::None => None,
-            Residual::InPlace => Some(&*out),
-            Residual::Other(residual) => Some(&residual[at..at + PANEL]),
-        };
-        if let Some(residual) = residual {
-            let mut loaded = [0.0; PANEL];
-            T::load_slice(kernels, residual, &mut loaded);
-            add(&mut v, &loaded);
+        let n = self.epilogue.n;
+        let mut at = rows.start * n + self.column;
+        match self.epilogue.residual {
+            Residual::None => {}
+            Residual::Other(residual) => {
+                for (row, v) in v.iter_mut().enumerate() {
+                    add_panel(kernels, v, &residual[at + row * n..][..PANEL]);
+                }
+            }
+            Residual::InPlace => {
+                for (row, v) in v.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise.
+                    let out = unsafe { self.epilogue.out.array_mut::<PANEL>(at + row * n) };
+                    add_panel(kernels, v, out);
+                }
+            }
         }
-        T::store_slice(kernels, &v, out);
+        for v in v {
+            // SAFETY: the caller's promise.
+            let out = unsafe { self.epilogue.out.array_mut::<PANEL>(at) };
+            T::store_slice(kernels, v, out);
+            at += n;
+        }
     }
+}
+
+/// [`add`] of sixteen elements in memory.
+#[inline(always)]
+fn add_panel<T: Element>(kernels: Kernels, to: &mut [f32; PANEL], from: &[T]) {
+    let mut loaded = [0.0; PANEL];
+    T::load_slice(kernels, from, &mut loaded);
+    add(to, &loaded);
 }
 
 #[inline(always)]

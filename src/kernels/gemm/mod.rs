@@ -100,7 +100,7 @@ pub(crate) const BLOCK_K: usize = 256;
 /// The most panels of a tile.
 const TILE_PANELS: usize = 2;
 /// As many tasks as keep a few threads evenly busy.
-const ENOUGH_TASKS: usize = 16;
+const ENOUGH_TASKS: usize = 12;
 
 /// How a product falls into tasks: each a block of rows times a group of panels.
 #[derive(Clone, Copy, Debug)]

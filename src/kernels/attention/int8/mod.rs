@@ -1,6 +1,8 @@
 //! Attention in integers.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod pairs;
 mod portable;
 mod prepare;
@@ -16,7 +18,7 @@ use crate::{
     error::Check,
     gemm::int8::tile::Steps,
     job::Body,
-    math,
+    lanes, math,
     output::Output,
     scratch::{self, cast, cast_mut},
 };
@@ -188,14 +190,31 @@ impl Symmetric {
     }
 }
 
+/// The largest magnitude; NaNs do not count.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; PANEL];
+    let (chunks, rest) = values.as_chunks::<PANEL>();
+    for chunk in chunks {
+        for lane in 0..PANEL {
+            lanes[lane] = math::max(chunk[lane].abs(), lanes[lane]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = math::max(x.abs(), *lane);
+    }
+    lanes::join_max(lanes)
+}
+
 /// `255 2^x` for |x| up to a half, within 0.021: a cubic through four Chebyshev points.
 const CUBIC: [f32; 4] = [254.980_76, 176.749_86, 61.873_066, 14.238_762];
 
-/// The code of a weight, a byte's value: `round(255 2^x)` within a fortieth before rounding, for x up to 0; 0 for NaN.
+/// The code of a weight, a byte's value: `round(255 2^x)` within a fortieth before rounding, for x up to 0, which a score
+/// less the maximum is; 0 for NaN.
 #[inline(always)]
 fn weight(x: f32) -> i32 {
     let x = if x > -16.0 { x } else { -16.0 };
-    let x = if x < 0.0 { x } else { 0.0 };
     let (n, whole) = math::whole(x);
     let f = x - whole;
     let p = CUBIC[3]
@@ -204,6 +223,28 @@ fn weight(x: f32) -> i32 {
         .mul_add(f, CUBIC[0]);
     let weight = f32::from_bits(p.to_bits().wrapping_add((n << 23) as u32));
     math::round(weight)
+}
+
+/// [`weight`] of each of `scores` less `t`, into `codes`, which is as long; their sum.
+#[inline(always)]
+fn weights(kernels: Kernels, mut scores: &[f32], t: f32, mut codes: &mut [u8]) -> u32 {
+    let mut total = 0;
+    #[cfg(target_arch = "x86_64")]
+    if matches!(kernels.isa(), crate::Isa::Avx2 | crate::Isa::AvxVnni) {
+        let (chunks, rest) = scores.as_chunks();
+        let (to, to_rest) = std::mem::take(&mut codes).as_chunks_mut();
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has the features.
+        total = unsafe { avx2::weights(chunks, t, to) };
+        (scores, codes) = (rest, to_rest);
+    }
+    let _ = kernels;
+    for (code, score) in codes.iter_mut().zip(scores) {
+        *code = weight(*score - t) as u8;
+    }
+    for code in codes {
+        total += u32::from(*code);
+    }
+    total
 }
 
 impl<'a, T: Element> AttentionInt8<'a, T> {

@@ -43,7 +43,7 @@ impl<T: Element> AttentionInt8<'_, T> {
                 unsafe { avx2::expand(steps, expanded_keys) }
                 work.products_of(kernels, panel, expanded_keys);
             }
-            work.weigh(&codes, start, keys);
+            work.weigh(kernels, &codes, start, keys);
             let expanded_values = &mut expanded[..TILE / 2];
             for column in 0..layout.dim16 / PANEL {
                 let steps = &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
@@ -64,7 +64,14 @@ impl Work<'_, i16> {
         let products = &mut self.products[panel * self.rows..][..self.rows];
         for (block, keys) in keys.chunks(STEPS / 2).enumerate() {
             let q = self.q[block * self.rows..][..self.rows].as_flattened();
-            pairs::multiply(kernels, (q, STEPS), self.rows, keys, products, block > 0);
+            pairs::multiply(
+                kernels,
+                (q, STEPS),
+                self.rows,
+                keys,
+                products,
+                (block > 0, &[]),
+            );
         }
     }
 
@@ -74,7 +81,14 @@ impl Work<'_, i16> {
         for row in (0..self.rows).step_by(ROWS) {
             let mut products = [[0; PANEL]; ROWS];
             let weights = self.weights[row..][..ROWS].as_flattened();
-            pairs::multiply(kernels, (weights, TILE), ROWS, values, &mut products, false);
+            pairs::multiply(
+                kernels,
+                (weights, TILE),
+                ROWS,
+                values,
+                &mut products,
+                (false, &[]),
+            );
             let sums = &mut self.sums[column * self.rows + row..][..ROWS];
             for (i, (sums, products)) in sums.iter_mut().zip(&products).enumerate() {
                 let (old, part) = (self.old[row + i], self.part[row + i]);

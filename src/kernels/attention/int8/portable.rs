@@ -4,7 +4,7 @@ use std::{
     ops::Range,
 };
 
-use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, weight};
+use super::{AttentionInt8, Head, OFFSET, STEPS, Symmetric, TILE, largest};
 use crate::{
     Element, Isa, Kernels, PANEL,
     gemm::int8::tile::{self, Left, Steps},
@@ -91,7 +91,7 @@ impl<T: Element> AttentionInt8<'_, T> {
             for row in (0..rows).step_by(ROWS) {
                 work.multiply_keys::<ROWS, PANELS>(kernels, &codes, row, start, layout.dim4);
             }
-            work.weigh(&codes, start, keys);
+            work.weigh(kernels, &codes, start, keys);
             let values = |column: usize| &codes.v[(column * layout.keys + start) / 4..][..TILE / 4];
             let mut column = 0;
             while column + PANELS <= columns {
@@ -198,11 +198,7 @@ impl<T: Element> AttentionInt8<'_, T> {
         for (row, query) in queries.enumerate() {
             // SAFETY: the caller's promise.
             T::load_slice(kernels, unsafe { self.float.query(query, head) }, line);
-            let mut largest = 0.0;
-            for x in &*line {
-                largest = math::max(x.abs(), largest);
-            }
-            let map = Symmetric::of(largest);
+            let map = Symmetric::of(largest(line));
             work.factor[row] = map.scale * p.scale * LOG2_E;
             for (block, x) in line.chunks(STEPS).enumerate() {
                 let mut codes = [0; STEPS];
@@ -243,8 +239,7 @@ impl<L: Left> Work<'_, L> {
 
     /// Turns products into weights, and brings each row's maximum and sum up to date.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
-    pub fn weigh(&mut self, codes: &Head, start: usize, keys: usize) {
+    pub fn weigh(&mut self, kernels: Kernels, codes: &Head, start: usize, keys: usize) {
         // The width is constant almost always, and yet the loops are faster if the compiler cannot know it.
         let width = keys.next_multiple_of(PANEL);
         let scales: &[[f32; PANEL]] = codes.k_scale[start..][..width].as_chunks().0;
@@ -253,41 +248,32 @@ impl<L: Left> Work<'_, L> {
         for row in 0..self.rows {
             let (scores, factor) = (&mut scores[..width], self.factor[row]);
             let panels = scores.as_chunks_mut::<PANEL>().0;
-            for (panel, scores) in panels.iter_mut().enumerate() {
-                let products = &self.products[panel * self.rows + row];
-                for lane in 0..PANEL {
-                    // Codes of queries that are short of their offset give products that are, too.
-                    let offset = match L::OFFSET {
-                        OFFSET => 0,
-                        _ => offsets[panel][lane],
-                    };
-                    scores[lane] =
-                        (products[lane] - offset) as f32 * (factor * scales[panel][lane]);
-                }
+            let products = self.products.chunks_exact(self.rows);
+            for (((scores, products), scales), offsets) in
+                panels.iter_mut().zip(products).zip(scales).zip(offsets)
+            {
+                let products = &products[row];
+                // Codes of queries that are short of their offset give products that are, too.
+                let offsets = if L::OFFSET == OFFSET {
+                    &[0; PANEL]
+                } else {
+                    offsets
+                };
+                *scores = tile::shifted(kernels, products, offsets, factor, scales);
             }
             scores[keys..].fill(f32::NEG_INFINITY);
             let t = lanes::max(scores);
             let t = if t == f32::NEG_INFINITY { 0.0 } else { t };
-            for (code, score) in weights.iter_mut().zip(&*scores) {
-                *code = weight(*score - t) as u8;
-            }
-            let mut total = 0;
-            for code in &weights[..width] {
-                total += u32::from(*code);
-            }
+            let total = super::weights(kernels, scores, t, &mut weights[..width]);
             L::fill(&weights, &mut self.weights[row]);
             self.total[row] = total as f32;
             let new = math::max(self.m[row], t);
-            self.old[row] = self.m[row] - new;
-            self.part[row] = t - new;
+            self.old[row] = (self.m[row] - new) * LN_2;
+            self.part[row] = (t - new) * LN_2;
             self.m[row] = new;
         }
-        for old in self.old.iter_mut() {
-            *old = math::exp(*old * LN_2);
-        }
-        for part in self.part.iter_mut() {
-            *part = math::exp(*part * LN_2);
-        }
+        math::exp_slice(self.old, 0.0);
+        math::exp_slice(self.part, 0.0);
         for row in 0..self.rows {
             self.l[row] = self.total[row].mul_add(self.part[row], self.l[row] * self.old[row]);
         }

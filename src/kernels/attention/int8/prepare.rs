@@ -1,5 +1,7 @@
-use super::{AttentionInt8, HeadMut, OFFSET, Symmetric};
-use crate::{Element, Kernels, math, scratch::Scratch};
+use std::hint::black_box;
+
+use super::{AttentionInt8, HeadMut, OFFSET, Symmetric, largest};
+use crate::{Element, Kernels, PANEL, math, scratch::Scratch};
 
 impl<T: Element> AttentionInt8<'_, T> {
     /// The first phase, the same for all instruction sets: a head's keys and values become codes; all in `f32`.
@@ -16,6 +18,9 @@ impl<T: Element> AttentionInt8<'_, T> {
         let dim = p.head_dim;
         let mut scratch = Scratch::new(scratch);
         let (line, column) = (scratch.take(dim), scratch.take(dim));
+        // What is past the head's columns stays zero.
+        let codes: &mut [i8] = scratch.take_of(4 * layout.dim16);
+        codes.fill(0);
         // SAFETY: this task alone has its head's part.
         let part = unsafe { self.codes.slice_mut(self.part(head)) };
         part.fill(0.0);
@@ -41,18 +46,23 @@ impl<T: Element> AttentionInt8<'_, T> {
         }
         for key in 0..p.kv_rows {
             T::load_slice(kernels, key_row(key), line);
-            let mut largest = 0.0;
             for (x, mean) in line.iter_mut().zip(&*column) {
                 *x -= mean;
-                largest = math::max(x.abs(), largest);
             }
-            let map = Symmetric::of(largest);
+            let map = Symmetric::of(largest(line));
+            let codes = &mut codes[..layout.dim4];
+            for (code, x) in codes.iter_mut().zip(&*line) {
+                *code = map.code(*x);
+            }
             let mut sum = 0;
-            for (i, x) in line.iter().enumerate() {
-                let (row, at) = layout.key(key, i);
-                let code = map.code(*x);
-                sum += i32::from(code);
-                k[row][at] = code;
+            for code in &*codes {
+                sum += i32::from(*code);
+            }
+            let (mut row, at) = layout.key(key, 0);
+            for codes in codes.as_chunks::<4>().0 {
+                k[row][at..][..4].copy_from_slice(codes);
+                // Of a loop that it can see through the compiler makes slow scatters.
+                row = black_box(row + 1);
             }
             k_scale[key] = map.scale;
             k_offset[key] = OFFSET * sum;
@@ -69,15 +79,32 @@ impl<T: Element> AttentionInt8<'_, T> {
             let map = Symmetric::of(*largest);
             (*scale, *largest) = (map.scale, map.inverse);
         }
-        for key in 0..p.kv_rows {
-            T::load_slice(kernels, value_row(key), line);
-            for (i, (x, inverse)) in line.iter().zip(&*column).enumerate() {
-                let (row, at) = layout.value(key, i);
-                v[row][at] = Symmetric {
-                    scale: 0.0,
-                    inverse: *inverse,
+        codes.fill(0);
+        for start in (0..p.kv_rows).step_by(4) {
+            for (key, codes) in (start..start + 4).zip(codes.chunks_exact_mut(layout.dim16)) {
+                if key >= p.kv_rows {
+                    codes.fill(0);
+                    continue;
                 }
-                .code(*x);
+                T::load_slice(kernels, value_row(key), line);
+                for ((code, x), inverse) in codes.iter_mut().zip(&*line).zip(&*column) {
+                    let map = Symmetric {
+                        scale: 0.0,
+                        inverse: *inverse,
+                    };
+                    *code = map.code(*x);
+                }
+            }
+            for panel in 0..layout.dim16 / PANEL {
+                let (row, _) = layout.value(start, panel * PANEL);
+                let row_of = |key: usize| -> &[i8; PANEL] {
+                    let at = key * layout.dim16 + panel * PANEL;
+                    codes[at..].first_chunk().expect("a panel is whole")
+                };
+                let rows = [row_of(0), row_of(1), row_of(2), row_of(3)];
+                for (lane, to) in v[row].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    *to = [rows[0][lane], rows[1][lane], rows[2][lane], rows[3][lane]];
+                }
             }
         }
     }

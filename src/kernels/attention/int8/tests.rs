@@ -150,7 +150,7 @@ fn weights_are_near_the_power() {
         let exact = 255.0 * libm::exp2(f64::from(x));
         assert!((f64::from(weight(x)) - exact).abs() <= 0.525, "{x}");
     }
-    assert_eq!([0.0, -0.0, 1.0, f32::INFINITY].map(weight), [255; 4]);
+    assert_eq!([0.0, -0.0].map(weight), [255; 2]);
     assert_eq!([-16.5, f32::NEG_INFINITY, f32::NAN].map(weight), [0; 3]);
 }
 

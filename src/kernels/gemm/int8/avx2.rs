@@ -262,3 +262,76 @@ pub unsafe fn transform_sums(sums: &[[i32; PANEL]], stride: usize) -> [[i32; PAN
     }
     pixels
 }
+
+/// [`tile::scaled`](super::tile::scaled). (In vectors: of a loop over rows around it the compiler would make gathers.)
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn scaled(
+    sums: &[i32; PANEL],
+    zero_point: i32,
+    weights: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    let zero_point = _mm256_set1_epi32(zero_point);
+    // SAFETY: the features; halves of sixteen elements.
+    unsafe {
+        let weights: *const __m256i = weights.as_ptr().cast();
+        let offsets = [
+            _mm256_mullo_epi32(zero_point, _mm256_loadu_si256(weights)),
+            _mm256_mullo_epi32(zero_point, _mm256_loadu_si256(weights.add(1))),
+        ];
+        less(sums, offsets, scale, of_columns)
+    }
+}
+
+/// [`tile::shifted`](super::tile::shifted).
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn shifted(
+    sums: &[i32; PANEL],
+    offsets: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    // SAFETY: the features; halves of sixteen elements.
+    unsafe {
+        let offsets: *const __m256i = offsets.as_ptr().cast();
+        let offsets = [
+            _mm256_loadu_si256(offsets),
+            _mm256_loadu_si256(offsets.add(1)),
+        ];
+        less(sums, offsets, scale, of_columns)
+    }
+}
+
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn less(
+    sums: &[i32; PANEL],
+    offsets: [__m256i; 2],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    let mut products = [0.0; PANEL];
+    for (half, offsets) in offsets.into_iter().enumerate() {
+        // SAFETY: eight of sixteen elements each.
+        unsafe {
+            let sums = _mm256_loadu_si256(sums.as_ptr().add(8 * half).cast());
+            let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, offsets));
+            let of_columns = _mm256_loadu_ps(of_columns.as_ptr().add(8 * half));
+            let scale = _mm256_mul_ps(_mm256_set1_ps(scale), of_columns);
+            let scaled = _mm256_mul_ps(sums, scale);
+            _mm256_storeu_ps(products.as_mut_ptr().add(8 * half), scaled);
+        }
+    }
+    products
+}

@@ -1,6 +1,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::{Rows, Steps};
+use crate::PANEL;
 
 /// [`Left::multiply`](super::tile::Left::multiply) of bytes with one vector to a panel's row.
 ///
@@ -51,4 +52,66 @@ pub unsafe fn multiply<const ROWS: usize, const PANELS: usize, const STRIDE: usi
             unsafe { _mm512_storeu_si512(sums[panel][row].as_mut_ptr().cast(), local[row][panel]) }
         }
     }
+}
+
+/// [`tile::scaled`](super::tile::scaled). (In vectors: of a loop over rows around it the compiler would make gathers.)
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn scaled(
+    sums: &[i32; PANEL],
+    zero_point: i32,
+    weights: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    // SAFETY: the features; sixteen elements.
+    unsafe {
+        let weights = _mm512_loadu_si512(weights.as_ptr().cast());
+        let offsets = _mm512_mullo_epi32(_mm512_set1_epi32(zero_point), weights);
+        less(sums, offsets, scale, of_columns)
+    }
+}
+
+/// [`tile::shifted`](super::tile::shifted).
+///
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn shifted(
+    sums: &[i32; PANEL],
+    offsets: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    // SAFETY: the features; sixteen elements.
+    unsafe {
+        let offsets = _mm512_loadu_si512(offsets.as_ptr().cast());
+        less(sums, offsets, scale, of_columns)
+    }
+}
+
+/// # Safety
+/// This CPU has the features.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn less(
+    sums: &[i32; PANEL],
+    offsets: __m512i,
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    let mut products = [0.0; PANEL];
+    // SAFETY: sixteen elements each.
+    unsafe {
+        let sums = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), offsets);
+        let of_columns = _mm512_loadu_ps(of_columns.as_ptr());
+        let scale = _mm512_mul_ps(_mm512_set1_ps(scale), of_columns);
+        let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
+        _mm512_storeu_ps(products.as_mut_ptr(), scaled);
+    }
+    products
 }

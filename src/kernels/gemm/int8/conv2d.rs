@@ -126,6 +126,17 @@ impl CodeRows for Conv2dRows<'_> {
     }
 
     #[inline(always)]
+    fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]> {
+        let in_c = self.params.in_c;
+        let (tap, channel) = (k / in_c, k % in_c);
+        if channel + len > in_c {
+            return None;
+        }
+        let start = self.params.source(row, tap)?;
+        Some(&self.x.codes[start + channel..][..len])
+    }
+
+    #[inline(always)]
     fn pair(&self, _: usize) -> (f32, i32) {
         self.x.pair(0)
     }

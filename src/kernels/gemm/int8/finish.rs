@@ -1,9 +1,9 @@
-//! What follows the sums of a panel, sixteen columns at a time: nothing is stored before the result.
+//! What follows the sums of a panel, sixteen columns of a few rows at a time.
 
 use std::ops::Range;
 
 use super::{CodeRows, GemmInt8, tile};
-use crate::{Element, Kernels, PANEL};
+use crate::{Element, Kernels, PANEL, gemm::epilogue::AFTER_ROWS};
 
 /// What belongs to a whole panel's columns.
 struct Columns<'a> {
@@ -59,16 +59,35 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         let gates_of = self.whole_columns(if GEGLU { panel + 1 } else { panel });
         let after = self.epilogue.after(kernels, panel);
         let (sums, gates) = (&sums[..rows.len()], &gates[..rows.len()]);
-        for ((row, sums), gates) in rows.zip(sums).zip(gates) {
+        let (mut values, mut of_gates) = ([[0.0; PANEL]; AFTER_ROWS], [[0.0; PANEL]; AFTER_ROWS]);
+        let mut row = rows.start;
+        for (sums, gates) in sums.chunks(AFTER_ROWS).zip(gates.chunks(AFTER_ROWS)) {
+            let rows = row..row + sums.len();
+            let (values, of_gates) = (&mut values[..sums.len()], &mut of_gates[..sums.len()]);
+            self.products(kernels, rows.clone(), sums, (&values_of, center), values);
+            if GEGLU {
+                self.products(kernels, rows.clone(), gates, (&gates_of, center), of_gates);
+            }
+            row = rows.end;
+            // SAFETY: the caller's promise.
+            unsafe { after.store::<GEGLU>(kernels, rows, values, of_gates) }
+        }
+    }
+
+    /// The products of some rows, of their sums.
+    #[inline(always)]
+    fn products(
+        &self,
+        kernels: Kernels,
+        rows: Range<usize>,
+        sums: &[[i32; PANEL]],
+        (of, center): (&Columns, i32),
+        to: &mut [[f32; PANEL]],
+    ) {
+        for ((row, sums), to) in rows.zip(sums).zip(to) {
             let (scale, zero_point) = self.left.pair(row);
             let zero_point = zero_point.wrapping_sub(center);
-            let product = |sums, of: &Columns| {
-                tile::scaled(kernels, sums, zero_point, of.weights, scale, of.scales)
-            };
-            let v = product(sums, &values_of);
-            let gate = if GEGLU { product(gates, &gates_of) } else { v };
-            // SAFETY: the caller's promise.
-            unsafe { after.store::<GEGLU>(kernels, row, v, gate) }
+            *to = tile::scaled(kernels, sums, zero_point, of.weights, scale, of.scales);
         }
     }
 

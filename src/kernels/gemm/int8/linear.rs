@@ -97,6 +97,11 @@ impl CodeRows for LinearRows<'_> {
     }
 
     #[inline(always)]
+    fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]> {
+        Some(&self.x.codes[row * self.k + k..][..len])
+    }
+
+    #[inline(always)]
     fn pair(&self, row: usize) -> (f32, i32) {
         self.x.pair(row)
     }

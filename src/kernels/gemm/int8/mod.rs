@@ -39,6 +39,8 @@ pub(crate) trait CodeRows: Sync {
     fn code(&self, row: usize, k: usize) -> u8;
     /// The codes `k ..` of a row, as many as `to` holds.
     fn gather(&self, row: usize, k: usize, to: &mut [u8]);
+    /// The `len` codes `k ..` of a row, where they stand together.
+    fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]>;
     /// Scale and zero point of a row.
     fn pair(&self, row: usize) -> (f32, i32);
 }
@@ -120,6 +122,32 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
     fn panel(&self, index: usize) -> &'a [[i8; 4 * PANEL]] {
         let len = pack::i8_padded_k(self.k) * PANEL;
         self.weight[index * len..][..len].as_chunks().0
+    }
+
+    /// What will be read after a panel's `groups`, where a task has these panels: the next panel's, which at the end is
+    /// the next task's.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn ahead(
+        &self,
+        panel: usize,
+        panels: &std::ops::Range<usize>,
+        groups: std::ops::Range<usize>,
+    ) -> &'a [[i8; 4 * PANEL]] {
+        let all = pack::i8_padded_k(self.k) / 4;
+        let (panel, groups) = if panel + 1 < panels.end {
+            (panel + 1, groups)
+        } else if groups.end < all {
+            let next = groups.end..all.min(groups.end + groups.len());
+            (panels.start, next)
+        } else {
+            (panel + 1, 0..groups.len())
+        };
+        if panel < self.epilogue.panels() {
+            &self.panel(panel)[groups]
+        } else {
+            &[]
+        }
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::{
     BLOCK_K, CodeRows, GemmInt8,
     avx2::{self, Pairs},
-    tile::Left,
+    tile::{Left, Steps},
 };
-use crate::{Element, Kernels, PANEL, pack, scratch::Scratch};
+use crate::{Element, Kernels, PANEL, arch, pack, scratch::Scratch};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 6;
@@ -42,21 +42,27 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             let line = &mut line[..groups.len() * 4];
             line[present..].fill(0);
             for (row, left) in rows.clone().zip(left.iter_mut()) {
-                self.left.gather(row, start, &mut line[..present]);
-                Left::fill(line, &mut left[..line.len()]);
+                if let Some(codes) = self.left.together(row, start, present) {
+                    Left::fill(codes, &mut left[..present]);
+                    left[present..line.len()].fill(0);
+                } else {
+                    self.left.gather(row, start, &mut line[..present]);
+                    Left::fill(line, &mut left[..line.len()]);
+                }
             }
             let expanded = &mut expanded[..groups.len() * 2];
             for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(padded)) {
                 let steps = &self.panel(panel)[groups.clone()];
                 // SAFETY: the kernels' features; two rows for each of the panel's.
                 unsafe { avx2::expand(steps, expanded) }
+                let next = self.ahead(panel, &panels, groups.clone());
                 multiply(
                     kernels,
                     (left.as_flattened(), BLOCK_K),
                     rows.len(),
                     expanded,
                     sums,
-                    block > 0,
+                    (block > 0, next),
                 );
             }
         }
@@ -69,7 +75,8 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
 }
 
 /// Adds the rows of `left`, each `stride` after the one before, times an expanded panel to `sums`, or sets them to it.
-/// Both are padded to whole tiles, of which those are computed that hold the first `rows`. `kernels` are those of AVX2.
+/// Both are padded to whole tiles, of which those are computed that hold the first `rows`. What will be read `next` is
+/// asked for meanwhile. `kernels` are those of AVX2.
 #[inline(always)]
 pub(crate) fn multiply(
     kernels: Kernels,
@@ -77,11 +84,11 @@ pub(crate) fn multiply(
     rows: usize,
     b: &[Pairs],
     sums: &mut [[i32; PANEL]],
-    add: bool,
+    (add, next): (bool, &[Steps]),
 ) {
     match add {
-        true => multiply_tiles::<true>(kernels, (left, stride), rows, b, sums),
-        false => multiply_tiles::<false>(kernels, (left, stride), rows, b, sums),
+        true => multiply_tiles::<true>(kernels, (left, stride), rows, b, sums, next),
+        false => multiply_tiles::<false>(kernels, (left, stride), rows, b, sums, next),
     }
 }
 
@@ -92,11 +99,14 @@ fn multiply_tiles<const ADD: bool>(
     rows: usize,
     b: &[Pairs],
     sums: &mut [[i32; PANEL]],
+    next: &[Steps],
 ) {
     debug_assert_eq!(kernels.isa(), crate::Isa::Avx2);
     assert!(2 * b.len() <= stride);
+    let mut next = next.chunks(next.len().div_ceil(rows.div_ceil(ROWS)).max(1));
     let mut row = 0;
     while row + 1 < rows {
+        arch::prefetch(next.next().unwrap_or_default());
         let left = &left[row * stride..][..ROWS * stride];
         let sums = sums[row..].first_chunk_mut().expect("rows are padded");
         // SAFETY: the kernels' features; rows of `stride` elements, by the checks above.

@@ -160,6 +160,16 @@ pub fn scaled(
     of_columns: &[f32; PANEL],
 ) -> [f32; PANEL] {
     match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has AVX2.
+        Isa::Avx2 | Isa::AvxVnni => unsafe {
+            super::avx2::scaled(sums, zero_point, weights, scale, of_columns)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe {
+            super::avx512vnni::scaled(sums, zero_point, weights, scale, of_columns)
+        },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: every AArch64 CPU has the features.
         Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => unsafe {
@@ -170,6 +180,34 @@ pub fn scaled(
             for lane in 0..PANEL {
                 let sum = sums[lane].wrapping_sub(zero_point.wrapping_mul(weights[lane]));
                 products[lane] = sum as f32 * (scale * of_columns[lane]);
+            }
+            products
+        }
+    }
+}
+
+/// As [`scaled`], with what is taken off the sums.
+#[inline(always)]
+pub fn shifted(
+    kernels: Kernels,
+    sums: &[i32; PANEL],
+    offsets: &[i32; PANEL],
+    scale: f32,
+    of_columns: &[f32; PANEL],
+) -> [f32; PANEL] {
+    match kernels.isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Kernels` of these sets exists only on a CPU that has AVX2.
+        Isa::Avx2 | Isa::AvxVnni => unsafe {
+            super::avx2::shifted(sums, offsets, scale, of_columns)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the same, with AVX-512.
+        Isa::Avx512Vnni => unsafe { super::avx512vnni::shifted(sums, offsets, scale, of_columns) },
+        _ => {
+            let mut products = [0.0; PANEL];
+            for lane in 0..PANEL {
+                products[lane] = (sums[lane] - offsets[lane]) as f32 * (scale * of_columns[lane]);
             }
             products
         }

@@ -209,7 +209,7 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
                         tiles.len(),
                         &weights[position * WEIGHT_STRIDE..][..count / 2],
                         sums,
-                        block > 0,
+                        (block > 0, &[]),
                     );
                 }
             }
