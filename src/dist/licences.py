@@ -14,12 +14,16 @@ from pathlib import Path
 TEXTS = ("licen", "copying", "notice", "unlicense", "copyright")
 
 # What the linker adds besides crates.
-BESIDES = """\
-The Rust standard library: MIT OR Apache-2.0, with the licences of its parts; see https://www.rust-lang.org/policies/licenses.
-
+STD = "The Rust standard library: MIT OR Apache-2.0, with the licences of its parts; see https://www.rust-lang.org/policies/licenses."
+C_LIBRARY = {
+    "gnu": """\
 The GNU C library, linked statically: LGPL-2.1-or-later; its source is Debian's package glibc. Kiln's own source and `.ci/dist`
 are what it takes to link the command anew with another version of it.
-"""
+""",
+    "musl": """\
+musl, linked statically: MIT; Copyright 2005-2020 Rich Felker, et al. LLVM's libunwind: Apache-2.0 WITH LLVM-exception.
+""",
+}
 
 
 def cargo(*words):
@@ -68,7 +72,7 @@ def main():
         marks = [f"[{numbers.setdefault(text, len(numbers) + 1)}]" for text in found]
         name = f"{package['name']} {package['version']}"
         print(f"{name:<40} {package['license'] or 'see text'} {' '.join(marks)}".rstrip())
-    print(f"\n{BESIDES}")
+    print(f"\n{STD}\n\n{C_LIBRARY[arguments.target.rpartition('-')[2]]}")
     for text, number in numbers.items():
         print(f"{'-' * 78}\n[{number}] {', '.join(users[text])}\n\n{text}\n")
 
