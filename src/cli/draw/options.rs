@@ -152,13 +152,13 @@ pub fn picture_options() -> Vec<(String, bool)> {
         .collect()
 }
 
-/// What is wrong with a name that is none of these: names the one that is most like it.
+/// What is wrong with a name that is none of these: names the one that is the fewest slips of a finger away.
 pub fn unknown(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.7);
+        .filter(|(likeness, _)| *likeness >= 0.5);
     match nearest {
         Some((_, known)) => format!("unknown option `{name}`, did you mean `{known}`?"),
         None => format!("unknown option `{name}`, there are: {}", known.join(", ")),
