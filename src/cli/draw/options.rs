@@ -141,14 +141,11 @@ fn command() -> Command {
         .disable_version_flag(true)
 }
 
-/// The long names of the options that a picture may have, and whether each is a switch.
-pub fn picture_options() -> Vec<(String, bool)> {
+/// The long names of the options that a picture may have.
+pub fn picture_options() -> Vec<String> {
     command()
         .get_arguments()
-        .filter_map(|arg| {
-            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-            Some((arg.get_long()?.to_owned(), is_switch))
-        })
+        .filter_map(|arg| Some(arg.get_long()?.to_owned()))
         .collect()
 }
 
@@ -185,7 +182,7 @@ impl Said {
     /// Fails with the nearest name if no picture has the option.
     pub fn check_name(name: &str) -> Result<(), String> {
         let options = picture_options();
-        let names: Vec<&str> = options.iter().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = options.iter().map(|name| &**name).collect();
         match names.contains(&name) {
             true => Ok(()),
             false => Err(unknown(name, &names)),

@@ -1,6 +1,6 @@
 //! What draws a kiosk's pictures, and how: the section `[draw]`, and the environment, which wins over it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ impl Options {
     ) -> Result<Self, String> {
         let mut options = Self::default();
         let known = known();
-        let names: Vec<&str> = known.iter().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = known.iter().map(|name| &**name).collect();
         for (key, value) in section {
             let name = key.replace('_', "-");
             let here = |error: &str| format!("`draw.{key}`: {error}");
@@ -48,12 +48,13 @@ impl Options {
             }
             options.say(&name, value).map_err(|error| here(&error))?;
         }
-        for (name, is_switch) in &known {
+        for name in &known {
             let key = format!("KILN_{}", name.to_uppercase().replace('-', "_"));
             let Some(text) = variable(&key).filter(|text| !text.is_empty()) else {
                 continue;
             };
-            let said = value(&text, *is_switch).and_then(|value| options.say(name, &value));
+            let value = text.to_str().ok_or_else(|| "no UTF-8".to_owned());
+            let said = value.and_then(|text| options.say(name, &text.into()));
             said.map_err(|error| format!("{key}={}: {error}", text.display()))?;
         }
         Ok(options)
@@ -88,24 +89,12 @@ pub(super) fn instead(name: &str) -> Option<&'static str> {
     found.map(|(_, instead)| *instead)
 }
 
-/// The options that there are, and whether each is a switch.
-fn known() -> Vec<(String, bool)> {
-    let of_all = OF_ALL.map(|name| (name.to_owned(), false));
-    let mut known = Vec::from(of_all);
+/// The options that there are.
+fn known() -> Vec<String> {
+    let mut known = Vec::from(OF_ALL.map(str::to_owned));
     known.extend(picture_options());
-    known.retain(|(name, _)| instead(name).is_none());
+    known.retain(|name| instead(name).is_none());
     known
-}
-
-/// A variable as a value.
-fn value(text: &OsStr, is_switch: bool) -> Result<Value, String> {
-    let text = text.to_str().ok_or("no UTF-8")?;
-    match (is_switch, text) {
-        (false, _) => Ok(text.into()),
-        (true, "1" | "true" | "yes" | "on") => Ok(true.into()),
-        (true, "0" | "false" | "no" | "off") => Ok(false.into()),
-        (true, _) => Err("expected true or false".into()),
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +164,7 @@ mod tests {
             (
                 "{}",
                 &[("KILN_ONLY_MASKED", "maybe")],
-                &["KILN_ONLY_MASKED=maybe: expected true or false"],
+                &["KILN_ONLY_MASKED=maybe: "],
             ),
         ] {
             let error = read(section, variables).expect_err(section);
