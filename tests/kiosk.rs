@@ -251,7 +251,7 @@ fn what_is_wrong_is_told_before_anything_is_done() {
     );
     here(
         &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsteps = 'many'"),
-        &["[draw]: ", "steps"],
+        &["`draw.steps`: ", "many"],
     );
     here(
         &format!("{prompts}[draw]\nmodel = 'toy.kiln'\nsize = '65x64'"),
@@ -380,6 +380,14 @@ fn prompts_are_sent() {
             vec!["closed by its writer"],
         ]);
     }
+    // One that cannot be drawn is none that is drawn again.
+    fs::write(&fifo, "(a:1.2.3)\n").expect("written");
+    running.says("the next prompt is tried");
+    running.signal("USR1");
+    assert!(running.says("\"drawing\"").contains("a blue apple"));
+    // What a kiosk decides, its prompts' senders do not.
+    fs::write(&fifo, "{\"prompt\": \"a\", \"output\": \"b.png\"}\n").expect("written");
+    running.says("`output`: `folder` says where pictures go");
     running.ends();
 }
 
@@ -635,6 +643,19 @@ fn the_log_is_quiet_unless_it_is_asked() {
     let (_, said) = run("KILN_LOG_FORMAT", "json");
     let line: Value = serde_json::from_str(said.trim()).expect("a JSON object");
     assert_eq!(line["level"], "ERROR");
+    // Options of `[draw]` too.
+    let (code, said) = run("KILN_STEPS", "many");
+    assert!(
+        code == Some(2) && said.contains("kiln: kiosk.toml: KILN_STEPS=many: "),
+        "{said}"
+    );
+    let (_, said) = run("KILN_STEPS", "1");
+    let last = picture_names(folder.path()).pop().expect("a picture");
+    let path = format!("pictures/{last}");
+    assert!(
+        succeeds(folder.path(), &["show-info", &path]).contains("steps: 1\n"),
+        "{said}"
+    );
     let (code, said) = run("KILN_LOG", "loud");
     assert_eq!(
         (code, said.as_str()),
@@ -733,4 +754,41 @@ fn clocks_may_jump() {
         "[[prompts.schedule]]\nfrom = '11:00'\nlist = ['red']\n[[prompts.schedule]]\nfrom = '14:00'\nlist = ['blue']",
     );
     assert_eq!(said, ["red", "red", "red", "red", "red", "blue", "blue"]);
+}
+
+/// However many prompts cannot be drawn, who sends a good one does not wait for long.
+#[test]
+fn bad_prompts_do_not_hold_up_good_ones() {
+    use kiln::kiosk::{Config, Kiosk, Studio};
+    let folder = folder();
+    let model = toy::write(folder.path());
+    let path = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo").success());
+    // Open for reading too, so that it does not wait for the kiosk.
+    let mut options = fs::OpenOptions::new();
+    let mut fifo = options.read(true).write(true).open(&path).expect("opened");
+    fifo.write_all(format!("{}good\n", "bad\n".repeat(8)).as_bytes())
+        .expect("written");
+    let pictures = folder.path().join("pictures");
+    let config = format!(
+        "folder = '{}'\n[prompts]\nfifo = '{}'\n",
+        pictures.display(),
+        path.display()
+    );
+    let config: Config = config.parse().expect("a configuration");
+    let studio = Studio {
+        kiln: kiln::Kiln::open(&model).expect("the toy"),
+        request: Box::new(|prompt, seed| match prompt {
+            "good" => Ok(kiln::Request::new(prompt).seed(seed).steps(1)),
+            _ => Err("it is bad".to_owned()),
+        }),
+    };
+    let mut world = Invented {
+        now: Duration::ZERO,
+        until: Duration::from_secs(30),
+    };
+    let mut never = || Err("there is none".to_owned());
+    let drawn = Kiosk::new(config).run(studio, &mut world, &mut never, Some(1));
+    assert_eq!(drawn, 1);
 }

@@ -32,14 +32,14 @@ pub enum DisplayError {
         found: String,
     },
     /// Width, height or stride make no sense.
-    #[error("{width}x{height}, {stride} bytes a row: {reason}")]
+    #[error("{width}x{height}{}: {reason}", .stride.map(|bytes| format!(", {bytes} bytes a row")).unwrap_or_default())]
     Geometry {
         /// Pixels in a row.
         width: u32,
         /// Rows.
         height: u32,
-        /// Bytes from a row to the next; 0 where there is no such thing.
-        stride: u32,
+        /// Bytes from a row to the next, where there is such a thing.
+        stride: Option<u32>,
         /// Why not.
         reason: String,
     },

@@ -65,7 +65,7 @@ pub(super) fn check_size(width: u32, height: u32) -> Result<(), DisplayError> {
         false => Err(DisplayError::Geometry {
             width,
             height,
-            stride: 0,
+            stride: None,
             reason: format!("1 to {MAX_SIDE} pixels on a side and {MAX_PIXELS} in all expected"),
         }),
     }

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use super::Frame;
 use super::dither::{Colors, Dither, Reducer};
 
-/// How far a display is turned, clockwise: what is up in a frame is then to the right of what the display's wires call up, below
-/// it or to the left.
+/// How far a frame is turned on its display, clockwise: what is up in it is then to the right of what the display's wires call up,
+/// below it or to the left. A display that hangs turned by as much the other way shows it upright.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rotation {
     /// As it is.
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// A red mark at the top left of a frame of 3x2 is where a display that is turned clockwise has its own corner.
+    /// A red mark at the top left of a frame of 3x2, where it is on the display once the frame is turned clockwise.
     #[test]
     fn frames_are_turned_clockwise() {
         for (degrees, place) in [

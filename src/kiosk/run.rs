@@ -20,8 +20,10 @@ use crate::runtime::memory;
 const TICK: Duration = Duration::from_millis(200);
 /// The clock on the wall has jumped if it has gone so much more or less than the one that never does.
 const JUMP: i128 = 30;
-/// The longest wait after pictures that could not be drawn.
+/// The longest wait after pictures that could not be drawn, in seconds.
 const LONGEST_WAIT: u64 = 300;
+/// The same where prompts are sent: each comes once, and the next one's sender waits.
+const WAIT_FOR_SENT: u64 = 1;
 /// Prompts, the mask of blue noise, what the system's allocator does not give back between pictures.
 const BESIDE: u64 = 8 << 20;
 
@@ -173,7 +175,11 @@ impl Kiosk {
                 }
                 Outcome::Failed => {
                     failures = (failures + 1).min(10);
-                    let wait = Duration::from_secs(LONGEST_WAIT.min(1 << (failures - 1)));
+                    let longest = match self.config.prompts.are_sent(outside.minute()) {
+                        true => WAIT_FOR_SENT,
+                        false => LONGEST_WAIT,
+                    };
+                    let wait = Duration::from_secs(longest.min(1 << (failures - 1)));
                     due = outside.monotonic() + wait;
                 }
                 Outcome::Ended => break,
@@ -218,7 +224,6 @@ impl Kiosk {
         };
         let sent = self.config.prompts.next(turn, &mut self.feeds);
         let line = sent.or_else(|| self.line.clone().filter(|_| draw_now))?;
-        self.line = Some(line.clone());
         Some(self.state.begin(line, random_seed()))
     }
 
@@ -271,7 +276,10 @@ impl Kiosk {
         let picture = match picture {
             Ok(picture) => picture,
             // What is kept is gone on with at the next start.
-            Err(Error::Cancelled) => return Outcome::Ended,
+            Err(Error::Cancelled) => {
+                self.state.set_aside();
+                return Outcome::Ended;
+            }
             Err(error) => return self.failed(outside.monotonic(), running, &error.to_string()),
         };
         if !picture.cut().is_empty() {
@@ -297,6 +305,7 @@ impl Kiosk {
         if kept.is_some() {
             drawing::remove(&checkpoint);
         }
+        self.line = Some(running.line.clone());
         drop((picture, png));
         memory::give_back();
         Outcome::Drawn

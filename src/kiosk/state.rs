@@ -173,6 +173,14 @@ impl State {
         Some(running)
     }
 
+    /// The kiosk ends in the middle of a drawing, because it was told to: the process has not died of it.
+    pub(super) fn set_aside(&mut self) {
+        if let Some(running) = &mut self.saved.running {
+            running.tries = running.tries.saturating_sub(1);
+            self.save();
+        }
+    }
+
     /// A drawing has ended without a picture.
     pub(super) fn give_up(&mut self) {
         self.saved.running = None;
@@ -349,6 +357,22 @@ mod tests {
         });
         state.keep(0);
         assert!(outside.exists());
+    }
+
+    /// A drawing that the process dies of is begun five times, one that is broken off as often as need be.
+    #[test]
+    fn what_kills_the_process_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begun = State::open(folder.path()).begin("a".into(), 1);
+        for _ in 0..10 {
+            let mut state = State::open(folder.path());
+            let again = state.again().expect("it goes on");
+            assert_eq!((again.line, again.seed), (begun.line.clone(), begun.seed));
+            state.set_aside();
+        }
+        let died = (0..10).take_while(|_| State::open(folder.path()).again().is_some());
+        assert_eq!(died.count() as u32 + 1, MAX_TRIES);
+        assert_eq!(State::open(folder.path()).running(), None);
     }
 
     /// A folder that is not there any more, and one that cannot be.

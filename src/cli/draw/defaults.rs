@@ -16,7 +16,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
-use super::options::Said;
+use super::options::{Said, unknown};
 use crate::cli::error::{self, CliError};
 
 /// Where the file is unless `KILN_CONFIG` names another.
@@ -209,20 +209,6 @@ fn place(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or(1, |before| before.matches('\n').count() + 1);
     format!("line {line}: {}", error.message())
-}
-
-/// Names the option that is most like one that there is not.
-fn unknown(key: &str, names: &[&str]) -> String {
-    let name = key.replace('_', "-");
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&name, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.7);
-    match nearest {
-        Some((_, known)) => format!("unknown option `{key}`, did you mean `{known}`?"),
-        None => format!("unknown option `{key}`, there are: {}", names.join(", ")),
-    }
 }
 
 /// Adds what each place says, the first of them winning over the second and the command line over both.

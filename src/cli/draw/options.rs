@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use kiln::pipeline::samplers::{SamplerKind, ScheduleKind};
@@ -140,6 +141,27 @@ fn command() -> Command {
         .disable_version_flag(true)
 }
 
+/// The long names of the options that a picture may have.
+pub fn picture_options() -> Vec<String> {
+    command()
+        .get_arguments()
+        .filter_map(|arg| Some(arg.get_long()?.to_owned()))
+        .collect()
+}
+
+/// What is wrong with a name that is none of these: names the one that is the fewest slips of a finger away.
+pub fn unknown(name: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.5);
+    match nearest {
+        Some((_, known)) => format!("unknown option `{name}`, did you mean `{known}`?"),
+        None => format!("unknown option `{name}`, there are: {}", known.join(", ")),
+    }
+}
+
 impl Said {
     /// Adds an option, which wins over those of its name before it.
     pub fn say(&mut self, name: &str, value: impl Into<OsString>) {
@@ -159,23 +181,12 @@ impl Said {
 
     /// Fails with the nearest name if no picture has the option.
     pub fn check_name(name: &str) -> Result<(), String> {
-        let command = command();
-        let names: Vec<&str> = command
-            .get_arguments()
-            .filter_map(|arg| arg.get_long())
-            .collect();
-        if names.contains(&name) {
-            return Ok(());
+        let options = picture_options();
+        let names: Vec<&str> = options.iter().map(|name| &**name).collect();
+        match names.contains(&name) {
+            true => Ok(()),
+            false => Err(unknown(name, &names)),
         }
-        let nearest = names
-            .iter()
-            .map(|known| (strsim::jaro_winkler(name, known), known))
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .filter(|(likeness, _)| *likeness > 0.7);
-        Err(match nearest {
-            Some((_, known)) => format!("unknown option `{name}`, did you mean `{known}`?"),
-            None => format!("unknown option `{name}`, there are: {}", names.join(", ")),
-        })
     }
 
     /// Adds an option from JSON. `-` and `_` are alike in names.
@@ -196,18 +207,34 @@ impl Said {
         Ok(())
     }
 
-    /// What was said, each option once.
-    pub fn parse(&self) -> Result<PictureOptions, CliError> {
-        let words = self.0.iter().map(|(name, value)| {
+    /// The words of a command line that says it.
+    fn words(&self) -> impl Iterator<Item = OsString> {
+        self.0.iter().map(|(name, value)| {
             let mut word = OsString::from(format!("--{name}"));
             if let Some(value) = value {
                 word.push("=");
                 word.push(value);
             }
             word
-        });
+        })
+    }
+
+    /// Fails if a value is none that its option takes. What options want of each other is not looked at.
+    pub fn check_values(&self) -> Result<(), String> {
+        let of_others = [
+            ErrorKind::MissingRequiredArgument,
+            ErrorKind::ArgumentConflict,
+        ];
+        match command().try_get_matches_from(self.words()) {
+            Err(error) if !of_others.contains(&error.kind()) => Err(error::line(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was said, each option once.
+    pub fn parse(&self) -> Result<PictureOptions, CliError> {
         command()
-            .try_get_matches_from(words)
+            .try_get_matches_from(self.words())
             .and_then(|matches| PictureOptions::from_arg_matches(&matches))
             .map_err(|error| CliError::Usage(error::line(&error)))
     }

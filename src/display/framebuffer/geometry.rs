@@ -125,7 +125,7 @@ impl Geometry {
         let error = |reason: String| DisplayError::Geometry {
             width: self.width,
             height: self.height,
-            stride: self.stride,
+            stride: Some(self.stride),
             reason,
         };
         if ![16, 24, 32].contains(&self.bits) {

@@ -139,7 +139,7 @@ pub enum Surface {
 pub struct DisplayConfig {
     /// Where its pixels go.
     pub surface: Surface,
-    /// How it hangs.
+    /// How far what it shows is turned.
     pub rotation: Rotation,
     /// The colours that it has.
     pub colors: Colors,
@@ -173,12 +173,14 @@ impl DisplayConfig {
         section.end()?;
         let surface = match (framebuffer, png, size, bits) {
             (Some(path), None, Some((width, height)), bits) => {
+                let wrong = |key| move |error: DisplayError| (key, error.to_string());
                 let geometry = Geometry::new(width, height, bits.unwrap_or(32) as u32)
+                    .map_err(wrong("bits"))
                     .and_then(|geometry| match stride {
-                        Some(stride) => geometry.stride(stride as u32),
+                        Some(stride) => geometry.stride(stride as u32).map_err(wrong("stride")),
                         None => Ok(geometry),
                     })
-                    .map_err(|error| section.wrong("size", &error.to_string()))?;
+                    .map_err(|(key, reason)| section.wrong(key, &reason))?;
                 Surface::Plain(path, geometry)
             }
             (Some(path), None, None, None) if stride.is_none() => Surface::Framebuffer(path),

@@ -1,9 +1,9 @@
 //! Prompts that somebody sends while the kiosk runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Mutex, OnceLock};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Prompts;
 use super::lines::Lines;
 
-/// How long to wait before a FIFO that cannot be opened is tried again.
+/// How long to wait before a FIFO that cannot be opened is tried again, and before one that nobody writes is looked for again.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Everything that prompts are sent to, open.
@@ -54,7 +54,8 @@ struct Fifo {
     path: PathBuf,
     file: Option<File>,
     tried: Option<Instant>,
-    complained: bool,
+    /// What was told last of why it is not there.
+    complained: Option<String>,
     /// Whether somebody has it open for writing.
     has_writer: bool,
     lines: Lines,
@@ -66,7 +67,7 @@ impl Fifo {
             path,
             file: None,
             tried: None,
-            complained: false,
+            complained: None,
             has_writer: false,
             lines: Lines::default(),
         }
@@ -80,15 +81,31 @@ impl Fifo {
         match open_fifo(&self.path) {
             Ok(file) => {
                 self.file = Some(file);
-                self.complained = false;
+                self.complained = None;
                 tracing::info!("{}: prompts are read from it", self.path.display());
             }
             Err(error) => {
-                if !self.complained {
-                    tracing::error!("{}: {error}; it is tried again", self.path.display());
+                let text = error.to_string();
+                if self.complained.as_ref() != Some(&text) {
+                    tracing::error!("{}: {text}; it is tried again", self.path.display());
                 }
-                self.complained = true;
+                self.complained = Some(text);
             }
+        }
+    }
+
+    /// Lets go of a FIFO that is not the one of its name any more: nobody will ever write it.
+    fn check(&mut self) {
+        if self.tried.is_some_and(|tried| tried.elapsed() < AGAIN) {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        let place =
+            |found: io::Result<Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+        let open = self.file.as_ref().and_then(|file| place(file.metadata()));
+        if open != place(self.path.metadata()) {
+            self.file = None;
+            self.tried = None;
         }
     }
 }
@@ -126,6 +143,7 @@ impl Feed for Fifo {
                         tell(&mut self.lines, &self.path.display().to_string());
                         continue;
                     }
+                    self.check();
                     return None;
                 }
                 Ok(len) => {
@@ -208,7 +226,7 @@ impl Feed for Stdin {
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 self.is_closed = true;
-                tracing::info!("standard input was closed: no more prompts come from there");
+                tracing::warn!("standard input was closed: no more prompts come from there");
                 None
             }
         }

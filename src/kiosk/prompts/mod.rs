@@ -153,6 +153,11 @@ impl Prompts {
         }
     }
 
+    /// Whether somebody sends them at a time of day.
+    pub(super) fn are_sent(&self, minute: u32) -> bool {
+        matches!(self.at(minute), Self::Fifo(_) | Self::Stdin)
+    }
+
     /// The prompt of a turn. `None` if there is none: nobody has sent one, or it is told in the log why not.
     pub(super) fn next(&self, turn: Turn, feeds: &mut Feeds) -> Option<String> {
         match self.at(turn.minute) {

@@ -180,6 +180,21 @@ fn a_fifo_outlives_its_writers() {
     }
     assert_eq!(found.as_deref(), Some("after it"));
     writer.join().expect("written");
+    // Another one of the same name, whose writer waits until it is read.
+    fs::remove_file(&path).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo").success());
+    std::thread::spawn(move || fs::write(path, "to the new one\n"));
+    let start = std::time::Instant::now();
+    let found = loop {
+        match next() {
+            None if start.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            found => break found,
+        }
+    };
+    assert_eq!(found.as_deref(), Some("to the new one"));
 }
 
 #[test]

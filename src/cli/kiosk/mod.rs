@@ -1,5 +1,8 @@
 //! `kiln kiosk`: pictures, one after another, for a room without anybody.
 
+mod options;
+
+use std::env;
 use std::path::{Path, PathBuf};
 
 use kiln::kiosk::{Config, Kiosk, Studio, System};
@@ -12,6 +15,7 @@ use super::draw::{self, batch};
 use super::error::CliError;
 use super::init::Pictures;
 use super::{model, values};
+use options::{Options, instead};
 
 /// Draw, show and keep pictures, one after another, as a configuration says
 ///
@@ -29,13 +33,6 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = values::pictures)]
     pictures: Option<u64>,
 }
-
-/// Options of `kiln draw` that are none of a kiosk's pictures, and what there is instead.
-const OTHERS: [(&str, &str); 3] = [
-    ("prompt", "[prompts] says where prompts come from"),
-    ("output", "`folder` says where pictures go"),
-    ("count", "a kiosk draws one picture after another"),
-];
 
 pub fn kiosk(args: &Args) -> Result<(), CliError> {
     let cancellation = Cancellation::new();
@@ -66,32 +63,16 @@ fn config(path: &Path) -> Result<Config, CliError> {
     Config::open(path).map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))
 }
 
-/// What draws with the options of `[draw]`.
-fn studio(options: &Map<String, Value>, cancellation: &Cancellation) -> Result<Studio, String> {
-    let mut options = options.clone();
-    let mut text = |name: &str| match options.remove(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(_) => Err(format!("`draw.{name}`: expected a text or a number")),
-    };
-    let path = text("model")?.map(PathBuf::from);
-    let here = |name: &'static str| move |error: String| format!("`draw.{name}`: {error}");
-    let threads = text("threads")?
-        .map(|text| values::threads(&text))
-        .transpose();
-    let threads = threads.map_err(here("threads"))?;
-    let ram = text("ram")?.map(|text| values::ram(&text)).transpose();
-    let ram = draw::budget(ram.map_err(here("ram"))?).map_err(|error| error.to_string())?;
-    let mut said = Said::default();
-    for (name, value) in &options {
-        if let Some((_, instead)) = OTHERS.iter().find(|(other, _)| other == name) {
-            return Err(format!("`draw.{name}`: {instead}"));
-        }
-        said.say_json(name, value)
-            .map_err(|error| format!("`draw.{name}`: {error}"))?;
-    }
-    let model = model::open(path.as_deref()).map_err(|error| error.to_string())?;
+/// What draws with the options of `[draw]` and of the environment.
+fn studio(section: &Map<String, Value>, cancellation: &Cancellation) -> Result<Studio, String> {
+    let Options {
+        model,
+        threads,
+        ram,
+        pictures: said,
+    } = Options::read(section, |name| env::var_os(name))?;
+    let ram = draw::budget(ram).map_err(|error| error.to_string())?;
+    let model = model::open(model.as_deref()).map_err(|error| error.to_string())?;
     let mut kiln = Kiln::from_model(model)
         .map_err(|error| error.to_string())?
         .cancellation(cancellation.clone());
@@ -112,6 +93,11 @@ fn studio(options: &Map<String, Value>, cancellation: &Cancellation) -> Result<S
         kiln,
         request: Box::new(move |line, seed| {
             let own = batch::picture(line)?;
+            // A line is a prompt; where it goes and how often is not its own to say.
+            let foreign = own.names().filter(|name| *name != "prompt");
+            if let Some((name, instead)) = foreign.filter_map(|n| Some((n, instead(n)?))).next() {
+                return Err(format!("`{name}`: {instead}"));
+            }
             request_of(&own, &said, seed)
         }),
     })
