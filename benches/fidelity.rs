@@ -17,9 +17,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use kiln::pipeline::samplers::SamplerKind;
 use kiln::pipeline::{Noise, Tensor, run_graph};
 use kiln::runtime::SessionOptions;
-use kiln::{Kiln, Picture, Progress, Request, SamplerKind};
+use kiln::{Kiln, Picture, Progress, Request};
 use kiln_package::GraphKind;
 use ndarray::{ArrayD, IxDyn};
 
