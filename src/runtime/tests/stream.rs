@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kiln_package::{DType, GraphKind, Layout};
 
 use super::build::{Build, Random, package};
+use crate::os::pages::page_bytes;
 use crate::stream::Reading;
 use crate::{
     Cancellation, Data, Model, Observer, ProgramId, RuntimeError, Session, SessionOptions, Silent,
@@ -61,7 +62,7 @@ fn within(model: &Model, options: &SessionOptions) -> Session {
 
 fn reading(model: &Model, options: &SessionOptions, reading: Reading) -> Session {
     let programs = [(first(model), 1)];
-    let pages = 2 * reading.page.unwrap_or(4096) as u64;
+    let pages = 2 * reading.page.unwrap_or(0).max(page_bytes()) as u64;
     let window = 3 * (model.largest_layer(&programs) + pages);
     let session = Session::new(model, &programs, options).expect("room");
     session.with_window(window, reading)
