@@ -232,8 +232,7 @@ fn mistakes_are_told_and_nothing_is_written() {
         (o.report, o.precision) = (Some("/nowhere/report".into()), Precision::F16)
     };
     assert!(with(&report).contains("only --precision int8"));
-    let gain =
-        |o: &mut CompileOptions| (o.f16_gain, o.precision) = (Some(1.0), Precision::F32);
+    let gain = |o: &mut CompileOptions| (o.f16_gain, o.precision) = (Some(1.0), Precision::F32);
     assert!(with(&gain).contains("only --precision int8"));
     assert!(with(&|o| o.f16_gain = Some(f64::NAN)).contains("f16 gain"));
     assert!(with(&|o| o.report = Some("/nowhere/report".into())).contains("/nowhere/report"));
