@@ -187,12 +187,12 @@ pub(crate) fn paintings(graph: &Graph, factor: usize, count: u64) -> Vec<Vec<Ten
 
 /// Rows and columns of a UNet's latent.
 pub(super) fn latent(graph: &Graph) -> [usize; 2] {
-    let shapes = graph.inputs.iter().map(|id| &graph.value(*id).shape[..]);
-    let latent = shapes.filter_map(|shape| match shape {
+    let mut shapes = graph.inputs.iter().map(|id| &graph.value(*id).shape[..]);
+    let latent = shapes.find_map(|shape| match shape {
         [h, w, _] => Some([*h, *w]),
         _ => None,
     });
-    latent.last().unwrap_or([1, 1])
+    latent.unwrap_or([1, 1])
 }
 
 fn named(graph: &Graph, make: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> Vec<Tensor> {
