@@ -199,9 +199,12 @@ pub enum CompileError {
     /// A report is asked for of what is not measured.
     #[error("only --precision int8 has a report")]
     Report,
-    /// A gain is named where nothing is measured, or one that is no number from 0.
-    #[error("{0}")]
-    Gain(&'static str),
+    /// A gain is named where nothing is measured.
+    #[error("only --precision int8 has an f16 gain")]
+    GainOfNothing,
+    /// `f16_gain` is no number from 0.
+    #[error("an f16 gain of {0}: must be a number from 0")]
+    Gain(f64),
     /// `max_chunks` is none or too many.
     #[error("{0} chunks of context: must be from 1 to {MAX_CHUNKS}")]
     Chunks(u32),
@@ -425,10 +428,10 @@ fn check_passes(options: &CompileOptions) -> Result<(), CompileError> {
     }
     if let Some(gain) = options.f16_gain {
         if options.precision != Precision::Int8 {
-            return Err(CompileError::Gain("only --precision int8 has an f16 gain"));
+            return Err(CompileError::GainOfNothing);
         }
         if !gain.is_finite() || gain < 0.0 {
-            return Err(CompileError::Gain("the f16 gain must be a number from 0"));
+            return Err(CompileError::Gain(gain));
         }
     }
     if !(1..=MAX_CHUNKS).contains(&options.max_chunks) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::graph::{InterpretError, NodeId, Tensor};
 
-use super::evaluate::{Evaluator, Held, Layer, exact};
+use super::evaluate::{Evaluator, Held, Layer, coded, exact};
 
 /// What is computed from codes in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,13 @@ impl Evaluator {
         let integers = matrix
             .filter(|_| lanes.iter().any(|lane| from_codes(*lane)))
             .map(|matrix| self.integer_panels(layer, matrix));
+        let computed = |operands: Vec<_>, panels: Option<&[f32]>| {
+            let numbers = self.compute(graph, node, &operands, panels)?;
+            Ok(Held {
+                exact: tensor(numbers),
+                coded: None,
+            })
+        };
         let plain = |operands: &[Option<Held>]| -> Result<Held, InterpretError> {
             if graph.codes(node.output).is_some() {
                 let [numbers, coded] = self.codes(graph, node, &exact(operands))?;
@@ -62,22 +69,7 @@ impl Evaluator {
                     coded: Some(tensor(coded)),
                 });
             }
-            let numbers = self.compute(graph, node, &exact(operands), panels.as_deref())?;
-            Ok(Held {
-                exact: tensor(numbers),
-                coded: None,
-            })
-        };
-        let coded = |operands: &[Option<Held>]| -> Result<Held, InterpretError> {
-            let mut own = exact(operands);
-            if let Some(coded) = operands.first().and_then(|x| x.as_ref()?.coded.clone()) {
-                own[0] = Some(coded);
-            }
-            let numbers = self.compute(graph, node, &own, integers.as_deref())?;
-            Ok(Held {
-                exact: tensor(numbers),
-                coded: None,
-            })
+            computed(exact(operands), panels.as_deref())
         };
         let mut results = Vec::with_capacity(layer.operands.len());
         for group in layer.operands.chunks(1 + lanes.len()) {
@@ -85,7 +77,7 @@ impl Evaluator {
             results.push(first.clone());
             for (lane, operands) in lanes.iter().zip(&group[1..]) {
                 results.push(if from_codes(*lane) {
-                    coded(operands)?
+                    computed(coded(operands), integers.as_deref())?
                 } else if same(operands, &group[0]) {
                     first.clone()
                 } else {

@@ -328,10 +328,7 @@ impl Evaluator {
         // Constants that are no product's matrix are one and the same for all.
         let mut integers: Option<Vec<Option<Rc<Tensor>>>> = None;
         layer.operands.iter().map(move |operands| {
-            let mut own = exact(operands);
-            if let Some(coded) = operands.first().and_then(|x| x.as_ref()?.coded.clone()) {
-                own[0] = Some(coded);
-            }
+            let mut own = coded(operands);
             if panels.is_none() {
                 let constants = integers.get_or_insert_with(|| {
                     let mut constants = own.clone();
@@ -696,6 +693,15 @@ pub(super) fn product_weight<'g>(graph: &'g Graph, node: &Node) -> Option<&'g We
 pub(super) fn exact(operands: &[Option<Held>]) -> Vec<Option<Rc<Tensor>>> {
     let one = |operand: &Option<Held>| operand.as_ref().map(|held| held.exact.clone());
     operands.iter().map(one).collect()
+}
+
+/// The operands' numbers, of the first what its codes stand for.
+pub(super) fn coded(operands: &[Option<Held>]) -> Vec<Option<Rc<Tensor>>> {
+    let mut own = exact(operands);
+    if let Some(coded) = operands.first().and_then(|x| x.as_ref()?.coded.clone()) {
+        own[0] = Some(coded);
+    }
+    own
 }
 
 /// What 8 bits do to the rows of a table.

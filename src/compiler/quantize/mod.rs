@@ -260,8 +260,8 @@ pub(crate) fn exact(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Int
 /// What a graph is measured on, named.
 type Inputs<'a> = &'a dyn Fn(&Graph) -> (Vec<String>, Vec<Vec<Tensor>>);
 
-/// One graph, measured at `size`; with `least_gain` by what part of the noise each layer
-/// has, too. Gives its exact outputs as well.
+/// One graph, measured at `size`; with `least_gain` by what part of the noise each layer has, too. Gives its exact outputs as
+/// well.
 fn graph(
     graph: &mut Graph,
     size: Option<[usize; 2]>,

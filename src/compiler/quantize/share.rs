@@ -13,8 +13,7 @@ use super::apart::Lane;
 use super::evaluate::{Error, Evaluator, Numbers};
 
 /// A product stays in sixteen bits if its part of the noise is so many times as large as its part of the graph's cost, where
-/// neither the model nor whoever compiles it says otherwise. Sixteen bits take up to four times as long as eight, and so
-/// does the part of the cost.
+/// neither the model nor whoever compiles it says otherwise. (Sixteen bits take up to four times as long as eight.)
 pub const LEAST_GAIN: f64 = 8.0;
 /// The most multiplications that are spent on measuring.
 pub(super) const MOST_MACS: u64 = 1_000_000_000_000;

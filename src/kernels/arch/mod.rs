@@ -99,16 +99,14 @@ pub fn products(kernels: Kernels, rounds: u64) -> Option<u64> {
 }
 
 /// Asks for what will be read soon, into the second level of the cache. A hint: nothing is read.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn prefetch<T>(of: &[T]) {
-    #[cfg(target_arch = "x86_64")]
     for line in (0..size_of_val(of)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: every x86-64 CPU has the instruction, which never faults; the address is inside.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(of.as_ptr().cast::<i8>().add(line)) }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = of;
 }
 
 /// [`Quantizer::code`] of each of `from`, of equal lengths.

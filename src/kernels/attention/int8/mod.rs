@@ -227,20 +227,25 @@ fn weight(x: f32) -> i32 {
 
 /// [`weight`] of each of `scores` less `t`, into `codes`, which is as long; their sum.
 #[inline(always)]
-fn weights(kernels: Kernels, mut scores: &[f32], t: f32, mut codes: &mut [u8]) -> u32 {
-    let mut total = 0;
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+fn weights(kernels: Kernels, scores: &[f32], t: f32, codes: &mut [u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if matches!(kernels.isa(), crate::Isa::Avx2 | crate::Isa::AvxVnni) {
         let (chunks, rest) = scores.as_chunks();
-        let (to, to_rest) = std::mem::take(&mut codes).as_chunks_mut();
+        let (to, to_rest) = codes.as_chunks_mut();
         // SAFETY: a `Kernels` of these sets exists only on a CPU that has the features.
-        total = unsafe { avx2::weights(chunks, t, to) };
-        (scores, codes) = (rest, to_rest);
+        return unsafe { avx2::weights(chunks, t, to) } + one_by_one(rest, t, to_rest);
     }
-    let _ = kernels;
+    one_by_one(scores, t, codes)
+}
+
+/// [`weights`] of any number of scores.
+#[inline(always)]
+fn one_by_one(scores: &[f32], t: f32, codes: &mut [u8]) -> u32 {
     for (code, score) in codes.iter_mut().zip(scores) {
         *code = weight(*score - t) as u8;
     }
+    let mut total = 0;
     for code in codes {
         total += u32::from(*code);
     }

@@ -125,6 +125,7 @@ impl CodeRows for Conv2dRows<'_> {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]> {
         let in_c = self.params.in_c;

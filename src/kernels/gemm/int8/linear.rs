@@ -96,6 +96,7 @@ impl CodeRows for LinearRows<'_> {
         to.copy_from_slice(&self.x.codes[row * self.k + k..][..to.len()]);
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]> {
         Some(&self.x.codes[row * self.k + k..][..len])

@@ -40,6 +40,7 @@ pub(crate) trait CodeRows: Sync {
     /// The codes `k ..` of a row, as many as `to` holds.
     fn gather(&self, row: usize, k: usize, to: &mut [u8]);
     /// The `len` codes `k ..` of a row, where they stand together.
+    #[cfg(target_arch = "x86_64")]
     fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]>;
     /// Scale and zero point of a row.
     fn pair(&self, row: usize) -> (f32, i32);
