@@ -16,7 +16,7 @@ use super::evaluate::{Error, Evaluator, Numbers};
 /// neither the model nor whoever compiles it says otherwise. (Sixteen bits take up to four times as long as eight.)
 pub const LEAST_GAIN: f64 = 8.0;
 /// The most multiplications that are spent on measuring.
-pub(super) const MOST_MACS: u64 = 1_000_000_000_000;
+pub(super) const MOST_MACS: u64 = 100_000_000_000;
 
 /// Multiplications of runs of their own for the last products, of which as many as [`MOST_MACS`] allow are reached;
 /// `macs` are those of each product in order.
