@@ -187,12 +187,24 @@ impl<'a> Codes<'a> {
     #[inline(always)]
     pub fn pair(&self, row: usize) -> (f32, i32) {
         let (pairs, _) = self.pairs.as_chunks::<PAIR>();
-        let [a, b, c, d, e, f, g, h] = pairs[if self.per_row { row } else { 0 }];
-        (
-            f32::from_le_bytes([a, b, c, d]),
-            i32::from_le_bytes([e, f, g, h]),
-        )
+        of_bytes(&pairs[if self.per_row { row } else { 0 }])
     }
+
+    /// Those of some rows, where each row has its own.
+    #[inline(always)]
+    pub fn pairs(&self, rows: std::ops::Range<usize>) -> impl Iterator<Item = (f32, i32)> {
+        debug_assert!(self.per_row);
+        let (pairs, _) = self.pairs.as_chunks::<PAIR>();
+        pairs[rows].iter().map(of_bytes)
+    }
+}
+
+#[inline(always)]
+fn of_bytes(&[a, b, c, d, e, f, g, h]: &[u8; PAIR]) -> (f32, i32) {
+    (
+        f32::from_le_bytes([a, b, c, d]),
+        i32::from_le_bytes([e, f, g, h]),
+    )
 }
 
 /// [`codes_bytes`], if it fits.

@@ -54,6 +54,24 @@ impl<'a, T> Output<'a, T> {
         unsafe { &mut *self.ptr.add(start).cast() }
     }
 
+    /// The `N` elements from `start` on, and so on `count` times, each `stride` after those before. Panics unless all are inside
+    /// and apart.
+    ///
+    /// # Safety
+    /// As [`Output::slice_mut`] of each.
+    #[inline(always)]
+    pub unsafe fn arrays_mut<const N: usize>(
+        &self,
+        start: usize,
+        stride: usize,
+        count: usize,
+    ) -> impl Iterator<Item = &mut [T; N]> {
+        let last = start + count.saturating_sub(1) * stride;
+        assert!(last < self.len && self.len - last >= N && stride >= N);
+        // SAFETY: inside the buffer and unaliased by the checks above and the caller's promise.
+        (0..count).map(move |index| unsafe { &mut *self.ptr.add(start + index * stride).cast() })
+    }
+
     /// The elements of `range`, to read. Panics if the range is not inside.
     ///
     /// # Safety

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+#[cfg(feature = "kiosk")]
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -220,6 +221,7 @@ impl Said {
     }
 
     /// Fails if a value is none that its option takes. What options want of each other is not looked at.
+    #[cfg(feature = "kiosk")]
     pub fn check_values(&self) -> Result<(), String> {
         let of_others = [
             ErrorKind::MissingRequiredArgument,

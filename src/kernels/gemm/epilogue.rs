@@ -233,6 +233,12 @@ impl<'a, T: Element> Epilogue<'a, T> {
         T::store_slice(kernels, v, out);
     }
 
+    /// Whether all that follows the products is added.
+    #[inline(always)]
+    pub fn only_adds(&self) -> bool {
+        self.activation == Activation::None
+    }
+
     /// What follows the products of an output panel that is whole.
     #[inline(always)]
     pub fn after(&self, kernels: Kernels, panel: usize) -> After<'_, 'a, T> {
@@ -289,6 +295,55 @@ pub(crate) struct After<'e, 'a, T> {
 }
 
 impl<T: Element> After<'_, '_, T> {
+    /// Where the results of some rows go, and the elements that are added to each where these are no results of before.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has the rows and the columns.
+    #[inline(always)]
+    pub unsafe fn rows(
+        &self,
+        rows: Range<usize>,
+    ) -> (
+        impl Iterator<Item = &mut [T; PANEL]>,
+        impl Iterator<Item = &[T]>,
+    ) {
+        let Epilogue { n, residual, .. } = *self.epilogue;
+        let at = rows.start * n + self.column;
+        let residual = match residual {
+            Residual::Other(residual) => &residual[at..],
+            _ => &[],
+        };
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.epilogue.out.arrays_mut(at, n, rows.len()) };
+        (out, residual.chunks(n))
+    }
+
+    /// Stores the results of a row's products, where all that follows is added; `rows` as [`After::rows`] gives them.
+    #[inline(always)]
+    pub fn add_and_store<'t>(
+        &self,
+        kernels: Kernels,
+        mut v: [f32; PANEL],
+        out: &mut [T; PANEL],
+        mut residual: impl Iterator<Item = &'t [T]>,
+    ) {
+        if let Some([bias, ..]) = &self.bias {
+            add(&mut v, bias);
+        }
+        if let Some([shift, ..]) = &self.shift {
+            add(&mut v, shift);
+        }
+        match self.epilogue.residual {
+            Residual::None => {}
+            Residual::InPlace => add_panel(kernels, &mut v, out),
+            Residual::Other(_) => {
+                let residual = residual.next().expect("a residual for each row");
+                add_panel(kernels, &mut v, &residual[..PANEL]);
+            }
+        }
+        T::store_slice(kernels, &v, out);
+    }
+
     /// Stores the results of at most `AFTER_ROWS` rows' products `v` and, under GEGLU, of the gate's.
     ///
     /// # Safety

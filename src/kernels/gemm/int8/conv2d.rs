@@ -1,3 +1,5 @@
+use std::{iter, ops::Range};
+
 use super::{
     CodeRows, GemmInt8, Weights,
     winograd::{self, Split},
@@ -140,6 +142,11 @@ impl CodeRows for Conv2dRows<'_> {
     #[inline(always)]
     fn pair(&self, _: usize) -> (f32, i32) {
         self.x.pair(0)
+    }
+
+    #[inline(always)]
+    fn pairs(&self, rows: Range<usize>) -> impl Iterator<Item = (f32, i32)> {
+        iter::repeat_n(self.x.pair(0), rows.len())
     }
 }
 

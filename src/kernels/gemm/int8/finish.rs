@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::{CodeRows, GemmInt8, tile};
-use crate::{Element, Kernels, PANEL, gemm::epilogue::AFTER_ROWS};
+use crate::{
+    Element, Kernels, PANEL,
+    gemm::epilogue::{AFTER_ROWS, After},
+};
 
 /// What belongs to a whole panel's columns.
 struct Columns<'a> {
@@ -11,7 +14,14 @@ struct Columns<'a> {
     weights: &'a [i32; PANEL],
 }
 
-impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
+/// What follows the sums of a whole panel where all of it is added: a row of it needs no memory but the result's.
+pub(super) struct Additions<'e, 'a, T> {
+    columns: Columns<'e>,
+    after: After<'e, 'a, T>,
+    center: i32,
+}
+
+impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
     /// What follows the sums of some rows for an output panel, which is two panels under GEGLU. A panel's sums stand one
     /// row after the other and are of codes less `center`; the gate's stand `gate` rows after the value's.
     ///
@@ -29,7 +39,9 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         let halves = self.epilogue.halves();
         // SAFETY: the caller's promise.
         unsafe {
-            if self.columns_of(panel).1 < PANEL {
+            if let Some(additions) = self.additions(kernels, panel, center) {
+                self.add_to_rows(kernels, rows, sums, &additions)
+            } else if self.columns_of(panel).1 < PANEL {
                 for (index, row) in rows.enumerate() {
                     let panels = panel..panel + halves;
                     self.finish(kernels, row, panels, &sums[index..], gate, center)
@@ -39,6 +51,45 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             } else {
                 self.whole_panel::<false>(kernels, rows, panel, (sums, sums), center)
             }
+        }
+    }
+
+    /// What follows the sums of a panel, if it is whole and all of that is added.
+    #[inline(always)]
+    pub(super) fn additions(
+        &self,
+        kernels: Kernels,
+        panel: usize,
+        center: i32,
+    ) -> Option<Additions<'_, 'a, T>> {
+        let whole = self.columns_of(panel).1 == PANEL;
+        (whole && self.epilogue.only_adds()).then(|| Additions {
+            columns: self.whole_columns(panel),
+            after: self.epilogue.after(kernels, panel),
+            center,
+        })
+    }
+
+    /// Stores the results of some rows' sums.
+    ///
+    /// # Safety
+    /// As [`Job::run`](crate::Job::run): this task alone has the rows and the panel's columns.
+    #[inline(always)]
+    pub(super) unsafe fn add_to_rows(
+        &self,
+        kernels: Kernels,
+        rows: Range<usize>,
+        sums: &[[i32; PANEL]],
+        additions: &Additions<T>,
+    ) {
+        let of = &additions.columns;
+        // SAFETY: the caller's promise.
+        let (out, mut residual) = unsafe { additions.after.rows(rows.clone()) };
+        for ((pair, sums), out) in self.left.pairs(rows).zip(sums).zip(out) {
+            let product = product(kernels, pair, sums, (of, additions.center));
+            additions
+                .after
+                .add_and_store(kernels, product, out, &mut residual);
         }
     }
 
@@ -81,13 +132,11 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
         kernels: Kernels,
         rows: Range<usize>,
         sums: &[[i32; PANEL]],
-        (of, center): (&Columns, i32),
+        of: (&Columns, i32),
         to: &mut [[f32; PANEL]],
     ) {
-        for ((row, sums), to) in rows.zip(sums).zip(to) {
-            let (scale, zero_point) = self.left.pair(row);
-            let zero_point = zero_point.wrapping_sub(center);
-            *to = tile::scaled(kernels, sums, zero_point, of.weights, scale, of.scales);
+        for ((pair, sums), to) in self.left.pairs(rows).zip(sums).zip(to) {
+            *to = product(kernels, pair, sums, of);
         }
     }
 
@@ -100,4 +149,16 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
             weights: self.sums[column..].first_chunk().expect(whole),
         }
     }
+}
+
+/// The products of a row, of its sums.
+#[inline(always)]
+fn product(
+    kernels: Kernels,
+    (scale, zero_point): (f32, i32),
+    sums: &[i32; PANEL],
+    (of, center): (&Columns, i32),
+) -> [f32; PANEL] {
+    let zero_point = zero_point.wrapping_sub(center);
+    tile::scaled(kernels, sums, zero_point, of.weights, scale, of.scales)
 }

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::{CodeRows, GemmInt8, Weights};
 use crate::{
     ArgumentError, Element, Kernels, LinearParams, Residual, codes::Codes, error::Check,
@@ -105,6 +107,11 @@ impl CodeRows for LinearRows<'_> {
     #[inline(always)]
     fn pair(&self, row: usize) -> (f32, i32) {
         self.x.pair(row)
+    }
+
+    #[inline(always)]
+    fn pairs(&self, rows: Range<usize>) -> impl Iterator<Item = (f32, i32)> {
+        self.x.pairs(rows)
     }
 }
 

@@ -27,6 +27,8 @@ mod winograd;
 pub use conv2d::{Conv2dInt8, Conv2dInt8Operands, scratch_bytes as conv2d_scratch_bytes};
 pub use linear::{LinearInt8, LinearInt8Operands};
 
+use std::ops::Range;
+
 use super::{
     BLOCK_ROWS, GROUP_PANELS, ROW_PANELS, Split, WIDE,
     epilogue::{self, Epilogue},
@@ -44,6 +46,8 @@ pub(crate) trait CodeRows: Sync {
     fn together(&self, row: usize, k: usize, len: usize) -> Option<&[u8]>;
     /// Scale and zero point of a row.
     fn pair(&self, row: usize) -> (f32, i32);
+    /// [`CodeRows::pair`] of some rows.
+    fn pairs(&self, rows: Range<usize>) -> impl Iterator<Item = (f32, i32)>;
 }
 
 /// `[rows, k]` times panels, and what follows it.
@@ -132,8 +136,8 @@ impl<'a, T: Element, R: CodeRows> GemmInt8<'a, T, R> {
     fn ahead(
         &self,
         panel: usize,
-        panels: &std::ops::Range<usize>,
-        groups: std::ops::Range<usize>,
+        panels: &Range<usize>,
+        groups: Range<usize>,
     ) -> &'a [[i8; 4 * PANEL]] {
         let all = pack::i8_padded_k(self.k) / 4;
         let (panel, groups) = if panel + 1 < panels.end {

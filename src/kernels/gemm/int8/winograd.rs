@@ -33,6 +33,9 @@ const POSITIONS: usize = 16;
 const WEIGHT_STRIDE: usize = CHANNELS / 2 + 1;
 /// Rows of a product's tile.
 const ROWS: usize = 6;
+/// What is taken off each code.
+#[cfg(target_arch = "x86_64")]
+const CENTER: i32 = 128;
 
 /// How a convolution falls into tasks: each a run of tiles times a group of panels.
 #[derive(Clone, Copy, Debug)]
@@ -110,13 +113,8 @@ pub(super) const fn scratch_bytes(params: &Conv2dParams) -> usize {
     };
     let panels = params.out_c.div_ceil(PANEL);
     let panels = if panels < PANELS { panels } else { PANELS };
-    let channels = if params.in_c < CHANNELS {
-        params.in_c
-    } else {
-        CHANNELS
-    };
     scratch::bytes(&[
-        POSITIONS * code_stride(tiles, channels) / 2,
+        POSITIONS * code_stride(tiles) / 2,
         POSITIONS * WEIGHT_STRIDE * PANEL,
         panels * POSITIONS * tiles * PANEL,
         POSITIONS * tiles,
@@ -124,9 +122,10 @@ pub(super) const fn scratch_bytes(params: &Conv2dParams) -> usize {
     ])
 }
 
-/// Elements between the codes of two positions; the odd cache line keeps them apart in the cache.
-const fn code_stride(tiles: usize, channels: usize) -> usize {
-    tiles * channels + 32
+/// Elements between the codes of two positions, whose tiles are [`CHANNELS`] apart; the odd cache line keeps them apart in
+/// the cache.
+const fn code_stride(tiles: usize) -> usize {
+    tiles * CHANNELS + 32
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -154,8 +153,7 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
 
         let mut scratch = Scratch::new(scratch);
         let padded = tiles.len().next_multiple_of(ROWS);
-        let most = in_c.min(CHANNELS);
-        let stride = code_stride(padded, most);
+        let stride = code_stride(padded);
         let codes: &mut [i16] = scratch.take_of(POSITIONS * stride);
         let weights: &mut [Pairs] = scratch.take_of(POSITIONS * WEIGHT_STRIDE);
         // `[panel][position][tile]`
@@ -185,7 +183,7 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
                         *pixel = self.left.x.codes[start + channels.start..][..count].as_ptr();
                     }
                 }
-                let to = &mut codes[index * count..];
+                let to = &mut codes[index * CHANNELS..];
                 assert!(to.len() >= (POSITIONS - 1) * stride + count && count <= CHANNELS);
                 // SAFETY: the kernels' features; as many codes in the picture or in the padding, and room for each
                 // position, by the checks above.
@@ -205,7 +203,7 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
                 for (position, sums) in sums.chunks_exact_mut(padded).enumerate() {
                     pairs::multiply(
                         kernels,
-                        (&codes[position * stride..], count),
+                        (&codes[position * stride..], CHANNELS),
                         tiles.len(),
                         &weights[position * WEIGHT_STRIDE..][..count / 2],
                         sums,
@@ -215,24 +213,24 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
             }
         }
 
-        for (index, tile) in tiles.clone().enumerate() {
-            let mut pixels = [[[0; PANEL]; PANELS]; 4];
-            for (panel, sums) in sums.chunks_exact(POSITIONS * padded).enumerate() {
+        for (panel, sums) in panels.zip(sums.chunks_exact(POSITIONS * padded)) {
+            let additions = self.additions(kernels, panel, CENTER);
+            for (index, tile) in tiles.clone().enumerate() {
                 let sums = &sums[index..];
                 assert!(sums.len() > (POSITIONS - 1) * padded);
                 // SAFETY: the kernels' features; a row for each position by the check.
-                let tile = unsafe { avx2::transform_sums(sums, padded) };
-                for (pixel, tile) in pixels.iter_mut().zip(&tile) {
-                    pixel[panel] = *tile;
-                }
-            }
-            for (pixel, sums) in pixels.iter().enumerate() {
-                let y = tile / split.across * 2 + pixel / 2;
-                let x = tile % split.across * 2 + pixel % 2;
-                if y < params.out_h && x < params.out_w {
-                    let (row, sums) = (y * params.out_w + x, &sums[..panels.len()]);
-                    // SAFETY: the caller's promise; this task alone has the pixel's columns of these panels.
-                    unsafe { self.finish(kernels, row, panels.clone(), sums, 1, 128) }
+                let pixels = unsafe { avx2::transform_sums(sums, padded) };
+                let (top, x) = (tile / split.across * 2, tile % split.across * 2);
+                for (y, sums) in (top..params.out_h).zip(pixels.as_chunks::<2>().0) {
+                    let row = y * params.out_w + x;
+                    let rows = row..row + 2.min(params.out_w - x);
+                    // SAFETY: the caller's promise; this task alone has the pixels' columns of these panels.
+                    unsafe {
+                        match &additions {
+                            Some(additions) => self.add_to_rows(kernels, rows, sums, additions),
+                            None => self.finish_panel(kernels, rows, panel, (sums, 0), CENTER),
+                        }
+                    }
                 }
             }
         }
