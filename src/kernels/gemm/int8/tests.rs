@@ -340,7 +340,7 @@ fn three_by_three(size: (usize, usize), up: usize, in_c: usize, out_c: usize) ->
     }
 }
 
-/// Blocks of channels of different lengths, runs of tiles, groups of panels, odd edges, enlarging.
+/// Blocks of channels of different lengths, runs of tiles, groups of panels, odd edges, enlarging, an activation.
 #[test]
 fn convolutions_in_tiles_are_the_direct_sums() {
     let mut r = Random::new(11);
@@ -351,8 +351,14 @@ fn convolutions_in_tiles_are_the_direct_sums() {
         ((17, 19), 1, 32, 70),
         ((5, 6), 2, 208, 20),
         ((40, 31), 1, 16, 5),
-    ] {
-        let params = three_by_three(size, up, in_c, out_c);
+    ]
+    .repeat(2)
+    {
+        let activation = r.pick(&[Activation::None, Activation::Silu]);
+        let params = Conv2dParams {
+            activation,
+            ..three_by_three(size, up, in_c, out_c)
+        };
         let x: Vec<u8> = (0..size.0 * size.1 * in_c)
             .map(|_| r.below(256) as u8)
             .collect();

@@ -228,7 +228,9 @@ impl<T: Element> GemmInt8<'_, T, Conv2dRows<'_>> {
                     unsafe {
                         match &additions {
                             Some(additions) => self.add_to_rows(kernels, rows, sums, additions),
-                            None => self.finish_panel(kernels, rows, panel, (sums, 0), CENTER),
+                            None => {
+                                self.finish_panel(kernels, rows, panel, (sums, sums.len()), CENTER)
+                            }
                         }
                     }
                 }
