@@ -318,7 +318,7 @@ impl<T: Element> After<'_, '_, T> {
         (out, residual.chunks(n))
     }
 
-    /// Stores the results of a row's products, where all that follows is added; `rows` as [`After::rows`] gives them.
+    /// Stores the results of a row's products, where all that follows is added. `out` and `residual` are [`After::rows`]'.
     #[inline(always)]
     pub fn add_and_store<'t>(
         &self,
