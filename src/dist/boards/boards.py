@@ -25,9 +25,10 @@ SYSTEM = 150
 # What attention, norms and the rest take beside their multiplications: on x86-64, where it is measured, a UNet of SD 1.5 at
 # 512x512 takes 1.09 times what its products' rate would give; small cores have less cache.
 REST = 1.2
-# Multiplications of int8 in a cycle of an x86 core with AVX2, measured: SD 1.5's UNet at 36 GMAC/s on a core of an EPYC of 2.6
-# GHz, 14 in a cycle or somewhat less; rather more than half of that for a narrower core.
-AVX2 = 8.0
+# Multiplications of int8 in a cycle of an x86 core with AVX2, measured: SD 1.5's UNet at 68 GMAC/s on a core of an EPYC of 2.6
+# GHz, which is 26 in a cycle (convolutions in tiles count more than they multiply); half of that for a core that multiplies 16
+# bits once a cycle, not twice.
+AVX2 = 13.0
 
 # Name, memory in MB, cores, GHz, what it is emulated as, instructions of the kernels in a cycle, GB/s of memory, MB/s of the
 # card or disk.
