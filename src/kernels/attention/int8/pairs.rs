@@ -6,7 +6,7 @@ use super::{AttentionInt8, STEPS, TILE, portable::Work};
 use crate::{
     Element, Kernels, PANEL,
     gemm::int8::{
-        avx2::{self, Pairs},
+        Pairs, avx2,
         pairs::{self, ROWS},
     },
     scratch::Scratch,

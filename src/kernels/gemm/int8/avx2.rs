@@ -1,10 +1,11 @@
 use std::arch::x86_64::*;
 
-use super::tile::{Rows, Steps};
+use super::{
+    Pairs,
+    tile::{Rows, Steps},
+    winograd::{self, NINTH},
+};
 use crate::PANEL;
-
-/// A row of an expanded panel: two steps of sixteen columns in 16 bits, `[column][step]`.
-pub type Pairs = [i16; 2 * PANEL];
 
 /// The steps of a panel in 16 bits. `pmaddwd` of two products is exact where `pmaddubsw` of two bytes would saturate, and
 /// an expanded panel serves many rows.
@@ -52,22 +53,14 @@ unsafe fn widen(steps: __m256i) -> [__m256i; 2] {
 #[inline]
 #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
 #[target_feature(enable = "avx2")]
-pub unsafe fn multiply<const ROWS: usize, const ADD: bool>(
+pub unsafe fn multiply<const ROWS: usize>(
     a: *const i16,
     stride: usize,
     b: &[Pairs],
     sums: &mut Rows<ROWS>,
+    add: bool,
 ) {
     let mut local = [[_mm256_setzero_si256(); 2]; ROWS];
-    if ADD {
-        for row in 0..ROWS {
-            for half in 0..2 {
-                // SAFETY: eight of sixteen sums.
-                local[row][half] =
-                    unsafe { _mm256_loadu_si256(sums[row].as_ptr().add(8 * half).cast()) };
-            }
-        }
-    }
     for (pair, columns) in b.iter().enumerate() {
         // SAFETY: halves of 32 elements.
         let columns = unsafe {
@@ -93,174 +86,131 @@ pub unsafe fn multiply<const ROWS: usize, const ADD: bool>(
         for half in 0..2 {
             // SAFETY: eight of sixteen sums.
             unsafe {
-                _mm256_storeu_si256(
-                    sums[row].as_mut_ptr().add(8 * half).cast(),
-                    local[row][half],
-                )
+                let to: *mut __m256i = sums[row].as_mut_ptr().add(8 * half).cast();
+                if add {
+                    local[row][half] = _mm256_add_epi32(local[row][half], _mm256_loadu_si256(to));
+                }
+                _mm256_storeu_si256(to, local[row][half]);
             }
         }
     }
 }
 
-/// The 16 positions of a tile in the domain of products: rows of `[1, 0, -1, 0]`, `[0, 1, 1, 0]`, `[0, -1, 1, 0]`,
-/// `[0, 1, 0, -1]` times the tile's 4x4 codes less 128, times these rows' columns. `pixels` are the first of `channels`
-/// codes of each pixel; the results of a position stand `stride` after those of the one before.
-///
-/// # Safety
-/// This CPU has the features. `channels` is a multiple of 16; each pixel has as many readable codes, and `to` as many
-/// writable elements for each position.
-#[inline]
-#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
-#[target_feature(enable = "avx2")]
-pub unsafe fn transform_codes(
-    pixels: &[*const u8; 16],
-    channels: usize,
-    to: *mut i16,
-    stride: usize,
-) {
-    // What 128 taken off each code takes off the one position that adds four of them.
-    let center = _mm256_set1_epi16(512);
-    for channel in (0..channels).step_by(16) {
-        let mut rows = [[center; 4]; 4];
-        for column in 0..4 {
-            let mut d = [center; 4];
-            for row in 0..4 {
-                // SAFETY: sixteen codes, there by the caller's promise.
-                d[row] = unsafe {
-                    let codes = pixels[4 * row + column].add(channel);
-                    _mm256_cvtepu8_epi16(_mm_loadu_si128(codes.cast()))
-                };
-            }
-            rows[0][column] = _mm256_sub_epi16(d[0], d[2]);
-            rows[1][column] = _mm256_add_epi16(d[1], d[2]);
-            rows[2][column] = _mm256_sub_epi16(d[2], d[1]);
-            rows[3][column] = _mm256_sub_epi16(d[1], d[3]);
-        }
-        for row in 0..4 {
-            let t = rows[row];
-            let mut results = [
-                _mm256_sub_epi16(t[0], t[2]),
-                _mm256_add_epi16(t[1], t[2]),
-                _mm256_sub_epi16(t[2], t[1]),
-                _mm256_sub_epi16(t[1], t[3]),
-            ];
-            if row == 1 {
-                results[1] = _mm256_sub_epi16(results[1], center);
-            }
-            for column in 0..4 {
-                // SAFETY: sixteen elements, there by the caller's promise.
-                unsafe {
-                    let to = to.add((4 * row + column) * stride + channel);
-                    _mm256_storeu_si256(to.cast(), results[column]);
-                }
-            }
-        }
+/// Sixteen of them: of an expanded panel, half a row.
+#[derive(Clone, Copy)]
+pub struct Shorts(__m256i);
+
+impl winograd::Shorts for Shorts {
+    const LEN: usize = 16;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: the features, as for every method, by the trait's promise.
+        Self(unsafe { _mm256_setzero_si256() })
+    }
+
+    #[inline(always)]
+    unsafe fn of_codes(from: *const u8) -> Self {
+        // SAFETY: sixteen codes by the caller's promise.
+        Self(unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn of_steps(steps: &Steps, part: usize) -> Self {
+        // SAFETY: half a row of 64 bytes.
+        Self(unsafe {
+            widen(_mm256_loadu_si256(steps.as_ptr().add(part % 2 * 32).cast()))[part / 2]
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i16) {
+        // SAFETY: sixteen elements by the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_add_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_sub_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus_all(self, x: i16) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_sub_epi16(self.0, _mm256_set1_epi16(x)) })
+    }
+
+    #[inline(always)]
+    fn times_4(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_slli_epi16::<2>(self.0) })
     }
 }
 
-/// The weights of a panel in the domain of products, expanded: rows of `[2, 0, 0]`, `[1, 1, 1]`, `[1, -1, 1]`, `[0, 0, 2]`
-/// times the 3x3 taps, times these rows' columns. The pairs of a position stand `stride` after those of the one before.
-///
-/// # Safety
-/// This CPU has the features. The taps are equally long; `to` has 16 times `stride` pairs, and `stride` is twice a tap's
-/// length or more.
-#[inline]
-#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
-#[target_feature(enable = "avx2")]
-pub unsafe fn transform_weights(taps: &[&[Steps]; 9], to: &mut [Pairs], stride: usize) {
-    for group in 0..taps[0].len() {
-        for half in 0..2 {
-            let mut wide = [[_mm256_setzero_si256(); 2]; 9];
-            for tap in 0..9 {
-                // SAFETY: half a row of 64 bytes; the taps are equally long.
-                wide[tap] = unsafe {
-                    let steps = taps[tap].get_unchecked(group).as_ptr().add(32 * half);
-                    widen(_mm256_loadu_si256(steps.cast()))
-                };
-            }
-            for pair in 0..2 {
-                let mut rows = [[_mm256_setzero_si256(); 3]; 4];
-                for column in 0..3 {
-                    let g = [
-                        wide[column][pair],
-                        wide[3 + column][pair],
-                        wide[6 + column][pair],
-                    ];
-                    let ends = _mm256_add_epi16(g[0], g[2]);
-                    rows[0][column] = _mm256_add_epi16(g[0], g[0]);
-                    rows[1][column] = _mm256_add_epi16(ends, g[1]);
-                    rows[2][column] = _mm256_sub_epi16(ends, g[1]);
-                    rows[3][column] = _mm256_add_epi16(g[2], g[2]);
-                }
-                for row in 0..4 {
-                    let g = rows[row];
-                    let ends = _mm256_add_epi16(g[0], g[2]);
-                    let results = [
-                        _mm256_add_epi16(g[0], g[0]),
-                        _mm256_add_epi16(ends, g[1]),
-                        _mm256_sub_epi16(ends, g[1]),
-                        _mm256_add_epi16(g[2], g[2]),
-                    ];
-                    for column in 0..4 {
-                        // SAFETY: half of 32 elements of a pair that is there by the caller's promise.
-                        unsafe {
-                            let to = to
-                                .get_unchecked_mut((4 * row + column) * stride + 2 * group + pair);
-                            let to = to.as_mut_ptr().add(16 * half);
-                            _mm256_storeu_si256(to.cast(), results[column]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
+/// Eight sums.
+#[derive(Clone, Copy)]
+pub struct Ints(__m256i);
 
-/// The four pixels of a tile from its 16 positions, which stand every `stride` rows: rows of `[1, 1, 1, 0]` and
-/// `[0, 1, -1, -1]` times them, times these rows' columns, over four.
-///
-/// # Safety
-/// This CPU has the features. `sums` has a row for each position.
-#[inline]
-#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
-#[target_feature(enable = "avx2")]
-pub unsafe fn transform_sums(sums: &[[i32; PANEL]], stride: usize) -> [[i32; PANEL]; 4] {
-    let mut pixels = [[0; PANEL]; 4];
-    for half in 0..2 {
-        let mut rows = [[_mm256_setzero_si256(); 4]; 2];
-        for column in 0..4 {
-            let mut m = [_mm256_setzero_si256(); 4];
-            for row in 0..4 {
-                // SAFETY: half of a row that is there by the caller's promise.
-                m[row] = unsafe {
-                    let from = sums.get_unchecked((4 * row + column) * stride).as_ptr();
-                    _mm256_loadu_si256(from.add(8 * half).cast())
-                };
-            }
-            let inner = [_mm256_add_epi32(m[1], m[2]), _mm256_sub_epi32(m[1], m[2])];
-            rows[0][column] = _mm256_add_epi32(m[0], inner[0]);
-            rows[1][column] = _mm256_sub_epi32(inner[1], m[3]);
-        }
-        for row in 0..2 {
-            let m = rows[row];
-            let inner = [_mm256_add_epi32(m[1], m[2]), _mm256_sub_epi32(m[1], m[2])];
-            let results = [
-                _mm256_add_epi32(m[0], inner[0]),
-                _mm256_sub_epi32(inner[1], m[3]),
-            ];
-            for column in 0..2 {
-                let to = pixels[2 * row + column].as_mut_ptr();
-                // SAFETY: half of sixteen elements.
-                unsafe {
-                    _mm256_storeu_si256(
-                        to.add(8 * half).cast(),
-                        _mm256_srai_epi32::<2>(results[column]),
-                    )
-                }
-            }
-        }
+impl winograd::Ints for Ints {
+    const LEN: usize = 8;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: the features, as for every method, by the trait's promise.
+        Self(unsafe { _mm256_setzero_si256() })
     }
-    pixels
+
+    #[inline(always)]
+    unsafe fn load(from: *const i32) -> Self {
+        // SAFETY: eight elements by the caller's promise.
+        Self(unsafe { _mm256_loadu_si256(from.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32) {
+        // SAFETY: eight elements by the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_sub_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn times_4(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_slli_epi32::<2>(self.0) })
+    }
+
+    #[inline(always)]
+    fn times_8(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { _mm256_slli_epi32::<3>(self.0) })
+    }
+
+    #[inline(always)]
+    fn over_576(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe {
+            let over_9 = _mm256_mullo_epi32(self.0, _mm256_set1_epi32(NINTH));
+            _mm256_srai_epi32::<6>(over_9)
+        })
+    }
 }
 
 /// [`tile::scaled`](super::tile::scaled). (In vectors: of a loop over rows around it the compiler would make gathers.)

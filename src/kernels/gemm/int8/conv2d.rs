@@ -170,7 +170,7 @@ impl<T: Element> Body for Conv2dInt8<'_, T> {
     unsafe fn portable(&self, kernels: Kernels, _: usize, task: usize, scratch: &mut [u8]) {
         // SAFETY: the caller's promise.
         unsafe {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             if let Some(split) = &self.winograd {
                 return self.gemm.winograd(kernels, split, task, scratch);
             }

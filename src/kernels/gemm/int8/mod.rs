@@ -70,6 +70,9 @@ pub(crate) struct Weights<'a> {
     pub sums: &'a [i32],
 }
 
+/// A row of an expanded panel: two steps of sixteen columns in 16 bits, `[column][step]`.
+pub type Pairs = [i16; 2 * PANEL];
+
 /// The longest sum whose terms, 255 times 127 each, fit into 32 bits.
 const MAX_K: usize = 1 << 16;
 /// Steps of k that are gathered at a time.

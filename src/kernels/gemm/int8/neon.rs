@@ -1,6 +1,10 @@
 use std::arch::{aarch64::*, asm};
 
-use super::tile::{Rows, Steps};
+use super::{
+    Pairs,
+    tile::{Rows, Steps},
+    winograd::{self, NINTH},
+};
 use crate::PANEL;
 
 /// [`Left::multiply`](super::tile::Left::multiply) of shifted bytes with what every AArch64 CPU has. Products of two
@@ -308,4 +312,211 @@ unsafe fn one_row(row: *const i8, b: &[Steps]) -> Twos {
         );
     }
     sums
+}
+
+/// Rows of a product in 16 bits: as many vectors of sums as leave registers for what is multiplied.
+const PAIRS_ROWS: usize = 4;
+
+/// Sets `sums` to rows of `a`, each a stride after the one before, times an expanded panel, whose rows are two steps one
+/// after the other.
+///
+/// # Safety
+/// This CPU has the features. Each row of `a`, one for each of `sums`, has two readable elements for each of `b`, whose
+/// length is a multiple of four.
+#[inline]
+#[target_feature(enable = "neon")]
+pub unsafe fn multiply_pairs(
+    (a, stride): (*const i16, usize),
+    b: &[Pairs],
+    sums: &mut [[i32; PANEL]],
+) {
+    let (whole, rest) = sums.as_chunks_mut();
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (i, sums) in whole.iter_mut().enumerate() {
+            multiply_rows::<PAIRS_ROWS>(a.add(PAIRS_ROWS * i * stride), stride, b, sums);
+        }
+        for (i, sums) in rest.iter_mut().enumerate() {
+            let row = PAIRS_ROWS * whole.len() + i;
+            multiply_rows::<1>(a.add(row * stride), stride, b, std::array::from_mut(sums));
+        }
+    }
+}
+
+/// [`multiply_pairs`] of so many rows.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+#[target_feature(enable = "neon")]
+unsafe fn multiply_rows<const ROWS: usize>(
+    a: *const i16,
+    stride: usize,
+    b: &[Pairs],
+    sums: &mut Rows<ROWS>,
+) {
+    let mut local = [[vdupq_n_s32(0); 4]; ROWS];
+    for (eight, pairs) in b.as_chunks::<4>().0.iter().enumerate() {
+        let mut codes = [vdupq_n_s16(0); ROWS];
+        for row in 0..ROWS {
+            // SAFETY: eight elements, there by the caller's promise.
+            codes[row] = unsafe { vld1q_s16(a.add(row * stride + 8 * eight)) };
+        }
+        macro_rules! step {
+            ($step:literal) => {
+                // SAFETY: a step's sixteen columns.
+                let columns = unsafe {
+                    let from = pairs[$step / 2].as_ptr().add($step % 2 * PANEL);
+                    [vld1q_s16(from), vld1q_s16(from.add(8))]
+                };
+                for row in 0..ROWS {
+                    let [s0, s1, s2, s3] = &mut local[row];
+                    *s0 = vmlal_laneq_s16::<$step>(*s0, vget_low_s16(columns[0]), codes[row]);
+                    *s1 = vmlal_high_laneq_s16::<$step>(*s1, columns[0], codes[row]);
+                    *s2 = vmlal_laneq_s16::<$step>(*s2, vget_low_s16(columns[1]), codes[row]);
+                    *s3 = vmlal_high_laneq_s16::<$step>(*s3, columns[1], codes[row]);
+                }
+            };
+        }
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
+        step!(4);
+        step!(5);
+        step!(6);
+        step!(7);
+    }
+    for row in 0..ROWS {
+        for four in 0..4 {
+            // SAFETY: four of sixteen sums.
+            unsafe { vst1q_s32(sums[row].as_mut_ptr().add(4 * four), local[row][four]) }
+        }
+    }
+}
+
+/// Eight of them: of an expanded panel, a step of eight columns.
+#[derive(Clone, Copy)]
+pub struct Shorts(int16x8_t);
+
+impl winograd::Shorts for Shorts {
+    const LEN: usize = 8;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: every AArch64 CPU has the features, here and below.
+        Self(unsafe { vdupq_n_s16(0) })
+    }
+
+    #[inline(always)]
+    unsafe fn of_codes(from: *const u8) -> Self {
+        // SAFETY: eight codes by the caller's promise.
+        Self(unsafe { vreinterpretq_s16_u16(vmovl_u8(vld1_u8(from))) })
+    }
+
+    #[inline(always)]
+    unsafe fn of_steps(steps: &Steps, part: usize) -> Self {
+        let (step, half) = (part / 2, part % 2);
+        // SAFETY: half a row of 64 bytes.
+        Self(unsafe {
+            let from: *const i16 = steps.as_ptr().add(32 * half).cast();
+            let (left, right) = (vld1q_s16(from), vld1q_s16(from.add(8)));
+            // Two of four steps in the bytes of each 16 bits.
+            let two = match step / 2 {
+                0 => vuzp1q_s16(left, right),
+                _ => vuzp2q_s16(left, right),
+            };
+            match step % 2 {
+                0 => vshrq_n_s16::<8>(vshlq_n_s16::<8>(two)),
+                _ => vshrq_n_s16::<8>(two),
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i16) {
+        // SAFETY: eight elements by the caller's promise.
+        unsafe { vst1q_s16(to, self.0) }
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vaddq_s16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vsubq_s16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus_all(self, x: i16) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vsubq_s16(self.0, vdupq_n_s16(x)) })
+    }
+
+    #[inline(always)]
+    fn times_4(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vshlq_n_s16::<2>(self.0) })
+    }
+}
+
+/// Four sums.
+#[derive(Clone, Copy)]
+pub struct Ints(int32x4_t);
+
+impl winograd::Ints for Ints {
+    const LEN: usize = 4;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: every AArch64 CPU has the features, here and below.
+        Self(unsafe { vdupq_n_s32(0) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const i32) -> Self {
+        // SAFETY: four elements by the caller's promise.
+        Self(unsafe { vld1q_s32(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32) {
+        // SAFETY: four elements by the caller's promise.
+        unsafe { vst1q_s32(to, self.0) }
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vaddq_s32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vsubq_s32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn times_4(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vshlq_n_s32::<2>(self.0) })
+    }
+
+    #[inline(always)]
+    fn times_8(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vshlq_n_s32::<3>(self.0) })
+    }
+
+    #[inline(always)]
+    fn over_576(self) -> Self {
+        // SAFETY: the features.
+        Self(unsafe { vshrq_n_s32::<6>(vmulq_n_s32(self.0, NINTH)) })
+    }
 }

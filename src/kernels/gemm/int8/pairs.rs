@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    BLOCK_K, CodeRows, GemmInt8,
-    avx2::{self, Pairs},
-    tile::{Left, Steps},
+    BLOCK_K, CodeRows, GemmInt8, Pairs, avx2,
+    tile::{self, Left, Steps},
 };
 use crate::{Element, Kernels, PANEL, arch, pack, scratch::Scratch};
 
@@ -74,9 +73,8 @@ impl<T: Element, R: CodeRows> GemmInt8<'_, T, R> {
     }
 }
 
-/// Adds the rows of `left`, each `stride` after the one before, times an expanded panel to `sums`, or sets them to it.
-/// Both are padded to whole tiles, of which those are computed that hold the first `rows`. What will be read `next` is
-/// asked for meanwhile. `kernels` are those of AVX2.
+/// Adds the first `rows` of `left`, each `stride` after the one before, times an expanded panel to `sums`, or sets them to
+/// it. What will be read `next` is asked for meanwhile. `kernels` are those of AVX2.
 #[inline(always)]
 pub(crate) fn multiply(
     kernels: Kernels,
@@ -86,37 +84,22 @@ pub(crate) fn multiply(
     sums: &mut [[i32; PANEL]],
     (add, next): (bool, &[Steps]),
 ) {
-    match add {
-        true => multiply_tiles::<true>(kernels, (left, stride), rows, b, sums, next),
-        false => multiply_tiles::<false>(kernels, (left, stride), rows, b, sums, next),
-    }
-}
-
-#[inline(always)]
-fn multiply_tiles<const ADD: bool>(
-    kernels: Kernels,
-    (left, stride): (&[i16], usize),
-    rows: usize,
-    b: &[Pairs],
-    sums: &mut [[i32; PANEL]],
-    next: &[Steps],
-) {
     debug_assert_eq!(kernels.isa(), crate::Isa::Avx2);
-    assert!(2 * b.len() <= stride);
+    assert!(2 * b.len() <= stride && rows * stride <= left.len());
     let mut next = next.chunks(next.len().div_ceil(rows.div_ceil(ROWS)).max(1));
-    let mut row = 0;
-    while row + 1 < rows {
+    for (row, left) in (0..rows).zip(left.chunks(stride)).step_by(ROWS) {
         arch::prefetch(next.next().unwrap_or_default());
-        let left = &left[row * stride..][..ROWS * stride];
-        let sums = sums[row..].first_chunk_mut().expect("rows are padded");
-        // SAFETY: the kernels' features; rows of `stride` elements, by the checks above.
-        unsafe { avx2::multiply::<ROWS, ADD>(left.as_ptr(), stride, b, sums) }
-        row += ROWS;
-    }
-    if row < rows {
-        let left = &left[row * stride..][..stride];
-        let sums = sums[row..].first_chunk_mut().expect("inside the rows");
-        // SAFETY: the same.
-        unsafe { avx2::multiply::<1, ADD>(left.as_ptr(), stride, b, sums) }
+        let (left, sums) = (left.as_ptr(), &mut sums[row..]);
+        // SAFETY: the kernels' features; rows of `stride` elements, by the check above.
+        unsafe {
+            match rows - row {
+                1 => avx2::multiply::<1>(left, stride, b, tile::rows_of(sums), add),
+                2 => avx2::multiply::<2>(left, stride, b, tile::rows_of(sums), add),
+                3 => avx2::multiply::<3>(left, stride, b, tile::rows_of(sums), add),
+                4 => avx2::multiply::<4>(left, stride, b, tile::rows_of(sums), add),
+                5 => avx2::multiply::<5>(left, stride, b, tile::rows_of(sums), add),
+                _ => avx2::multiply::<ROWS>(left, stride, b, tile::rows_of(sums), add),
+            }
+        }
     }
 }

@@ -340,30 +340,43 @@ fn three_by_three(size: (usize, usize), up: usize, in_c: usize, out_c: usize) ->
     }
 }
 
-/// Blocks of channels of different lengths, runs of tiles, groups of panels, odd edges, enlarging, an activation.
+/// Blocks of channels of different lengths, runs of tiles, groups of panels, odd edges, enlarging, an activation; numbers
+/// from all there are, then from the ends.
 #[test]
 fn convolutions_in_tiles_are_the_direct_sums() {
     let mut r = Random::new(11);
-    for (size, up, in_c, out_c) in [
+    let problems = [
         ((4, 4), 1, 16, 16),
         ((5, 7), 1, 80, 33),
         ((9, 9), 1, 144, 16),
         ((17, 19), 1, 32, 70),
+        ((8, 8), 1, 320, 150),
         ((5, 6), 2, 208, 20),
         ((40, 31), 1, 16, 5),
-    ]
-    .repeat(2)
-    {
+    ];
+    let twice = [false, true]
+        .into_iter()
+        .flat_map(|ends| problems.map(|problem| (ends, problem)));
+    for (ends, (size, up, in_c, out_c)) in twice {
         let activation = r.pick(&[Activation::None, Activation::Silu]);
         let params = Conv2dParams {
             activation,
             ..three_by_three(size, up, in_c, out_c)
         };
         let x: Vec<u8> = (0..size.0 * size.1 * in_c)
-            .map(|_| r.below(256) as u8)
+            .map(|_| {
+                if ends {
+                    r.pick(&[0, 255])
+                } else {
+                    r.below(256) as u8
+                }
+            })
             .collect();
         let weights: Vec<i8> = (0..out_c * 9 * in_c)
-            .map(|_| (r.below(255) as i32 - 127) as i8)
+            .map(|_| match ends {
+                true => r.pick(&[-127, 127]),
+                false => (r.below(255) as i32 - 127) as i8,
+            })
             .collect();
         let results = convolutions(params, &x, r.below(256) as i32, &weights);
         for result in &results {
@@ -372,10 +385,10 @@ fn convolutions_in_tiles_are_the_direct_sums() {
     }
 }
 
-/// Sums as large as they can be, and one block of channels more than tiles are used for.
+/// Sums as large as they can be, of one block of channels and of as many channels as there can be.
 #[test]
 fn the_largest_sums_of_convolutions_in_tiles_are_exact() {
-    for in_c in [3632, 3648] {
+    for in_c in [128, 7280] {
         for (code, weight) in [(0, 127), (255, 127), (0, -127), (255, -127)] {
             for zero_point in [0, 255] {
                 let params = three_by_three((4, 4), 1, in_c, 1);

@@ -231,6 +231,13 @@ pub fn sums_of<const ROWS: usize, const PANELS: usize>(
     })
 }
 
+/// The first rows of some sums.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn rows_of<const ROWS: usize>(sums: &mut [[i32; PANEL]]) -> &mut Rows<ROWS> {
+    sums.first_chunk_mut().expect("the sums have these rows")
+}
+
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
 fn portable<L: Left + Into<i32>, const ROWS: usize, const PANELS: usize, const STRIDE: usize>(

@@ -1,0 +1,239 @@
+//! The transforms of F(4x4, 3x3) with interpolation points 0, 1, -1, 2, -2 and infinity (A. Lavin and S. Gray, "Fast
+//! algorithms for convolutional neural networks", 2015), in integers: the weights' rows are multiplied up until they are
+//! whole, by 4, -6, -6, 24, 24 and 1, which the transform of the sums makes up for.
+
+use super::{CENTER, POSITIONS, SIDE, TILE};
+use crate::{
+    PANEL,
+    gemm::int8::{Pairs, tile::Steps},
+};
+
+/// A vector of integers of 16 bits, on one instruction set.
+///
+/// A method may be called where the CPU has the set's features.
+pub trait Shorts: Copy {
+    /// How many there are; a row of 64 weights has as many parts as it takes.
+    const LEN: usize;
+
+    fn zero() -> Self;
+    /// Codes.
+    ///
+    /// # Safety
+    /// There are as many readable ones.
+    unsafe fn of_codes(from: *const u8) -> Self;
+    /// A part of a panel's row, in the order in which an expanded panel has it.
+    ///
+    /// # Safety
+    /// As for every method.
+    unsafe fn of_steps(steps: &Steps, part: usize) -> Self;
+    /// # Safety
+    /// There are as many writable elements.
+    unsafe fn store(self, to: *mut i16);
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn minus_all(self, x: i16) -> Self;
+    fn times_4(self) -> Self;
+}
+
+/// A vector of sums, on one instruction set, which wrap around.
+///
+/// A method may be called where the CPU has the set's features.
+pub trait Ints: Copy {
+    /// How many there are.
+    const LEN: usize;
+
+    fn zero() -> Self;
+    /// # Safety
+    /// There are as many readable elements.
+    unsafe fn load(from: *const i32) -> Self;
+    /// # Safety
+    /// There are as many writable elements.
+    unsafe fn store(self, to: *mut i32);
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times_4(self) -> Self;
+    fn times_8(self) -> Self;
+    /// A ninth of what wraps around, [`NINTH`] times it; of that a 64th of the signed number.
+    fn over_576(self) -> Self;
+}
+
+/// The positions of a tile in the domain of products, of its codes less [`CENTER`]. `pixels` are the first of `channels`
+/// codes of each pixel; the results of a position stand `stride` after those of the one before.
+///
+/// # Safety
+/// This CPU has the features. `channels` is a multiple of the vector's length; each pixel has as many readable codes, and
+/// `to` as many writable elements for each position.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+pub unsafe fn codes<V: Shorts>(
+    pixels: &[*const u8; POSITIONS],
+    channels: usize,
+    to: *mut i16,
+    stride: usize,
+) {
+    for channel in (0..channels).step_by(V::LEN) {
+        let mut rows = [[V::zero(); SIDE]; SIDE];
+        for column in 0..SIDE {
+            let mut d = [V::zero(); SIDE];
+            for row in 0..SIDE {
+                // SAFETY: there by the caller's promise.
+                d[row] = unsafe { V::of_codes(pixels[SIDE * row + column].add(channel)) };
+            }
+            let d = along_codes(d);
+            for row in 0..SIDE {
+                rows[row][column] = d[row];
+            }
+        }
+        for row in 0..SIDE {
+            let mut results = along_codes(rows[row]);
+            if row == 1 {
+                // The one position whose coefficients do not add up to nothing.
+                results[1] = results[1].minus_all(36 * CENTER as i16);
+            }
+            for column in 0..SIDE {
+                // SAFETY: there by the caller's promise.
+                unsafe { results[column].store(to.add((SIDE * row + column) * stride + channel)) }
+            }
+        }
+    }
+}
+
+/// Rows of `[4, 0, -5, 0, 1, 0]`, `[0, -4, -4, 1, 1, 0]`, `[0, 4, -4, -1, 1, 0]`, `[0, -2, -1, 2, 1, 0]`,
+/// `[0, 2, -1, -2, 1, 0]`, `[0, 4, 0, -5, 0, 1]` times these.
+#[inline(always)]
+fn along_codes<V: Shorts>(d: [V; SIDE]) -> [V; SIDE] {
+    let (d24, d13) = (d[4].minus(d[2]), d[3].minus(d[1]));
+    let (even, odd) = (d[4].minus(d[2].times_4()), d[3].minus(d[1].times_4()));
+    let twice = d13.plus(d13);
+    [
+        d[0].minus(d[2]).times_4().plus(d24),
+        even.plus(odd),
+        even.minus(odd),
+        d24.plus(twice),
+        d24.minus(twice),
+        d[5].minus(d[3]).minus(d13.times_4()),
+    ]
+}
+
+/// The weights of a panel in the domain of products, expanded. The pairs of a position stand `stride` after those of the
+/// one before.
+///
+/// # Safety
+/// This CPU has the features. The taps are equally long; `to` has [`POSITIONS`] times `stride` pairs, and `stride` is
+/// twice a tap's length or more.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+pub unsafe fn weights<V: Shorts>(taps: &[&[Steps]; 9], to: &mut [Pairs], stride: usize) {
+    let to = to.as_mut_ptr();
+    for group in 0..taps[0].len() {
+        for part in 0..size_of::<Steps>() / V::LEN {
+            let mut rows = [[V::zero(); 3]; SIDE];
+            for column in 0..3 {
+                let mut g = [V::zero(); 3];
+                for row in 0..3 {
+                    // SAFETY: the taps are equally long.
+                    g[row] =
+                        unsafe { V::of_steps(taps[3 * row + column].get_unchecked(group), part) };
+                }
+                let g = along_weights(g);
+                for row in 0..SIDE {
+                    rows[row][column] = g[row];
+                }
+            }
+            for row in 0..SIDE {
+                let results = along_weights(rows[row]);
+                for column in 0..SIDE {
+                    // SAFETY: a part of two pairs that are there by the caller's promise.
+                    unsafe {
+                        let to = to.add((SIDE * row + column) * stride + 2 * group);
+                        results[column].store(to.cast::<i16>().add(part * V::LEN));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows of `[1, 0, 0]`, `[1, 1, 1]`, `[1, -1, 1]`, `[1, 2, 4]`, `[1, -2, 4]`, `[0, 0, 1]` times these.
+#[inline(always)]
+fn along_weights<V: Shorts>(g: [V; 3]) -> [V; SIDE] {
+    let ends = g[0].plus(g[2]);
+    let wide = g[0].plus(g[2].times_4());
+    let twice = g[1].plus(g[1]);
+    [
+        g[0],
+        ends.plus(g[1]),
+        ends.minus(g[1]),
+        wide.plus(twice),
+        wide.minus(twice),
+        g[2],
+    ]
+}
+
+/// The pixels of a tile, of the sums of its positions, which stand every `stride` rows: added to `to`, or what it is set
+/// to. They are exact if each is below 2^25.
+///
+/// # Safety
+/// This CPU has the features. `sums` has a row for each position.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
+pub unsafe fn sums<V: Ints>(
+    sums: &[[i32; PANEL]],
+    stride: usize,
+    to: &mut [[i32; PANEL]; TILE * TILE],
+    add: bool,
+) {
+    for lane in (0..PANEL).step_by(V::LEN) {
+        let mut rows = [[V::zero(); SIDE]; TILE];
+        for column in 0..SIDE {
+            let mut m = [V::zero(); SIDE];
+            for row in 0..SIDE {
+                // SAFETY: a part of a row that is there by the caller's promise.
+                m[row] = unsafe {
+                    let from = sums.get_unchecked((SIDE * row + column) * stride);
+                    V::load(from.as_ptr().add(lane))
+                };
+            }
+            let m = along_sums(m);
+            for row in 0..TILE {
+                rows[row][column] = m[row];
+            }
+        }
+        for row in 0..TILE {
+            let results = along_sums(rows[row]);
+            for column in 0..TILE {
+                let to = to[TILE * row + column].as_mut_ptr();
+                // SAFETY: a part of sixteen.
+                unsafe {
+                    let to = to.add(lane);
+                    let mut sum = results[column].over_576();
+                    if add {
+                        sum = sum.plus(V::load(to));
+                    }
+                    sum.store(to);
+                }
+            }
+        }
+    }
+}
+
+/// 9 times this is 1, in 32 bits that wrap around.
+pub const NINTH: i32 = 0x38e3_8e39;
+
+/// 24 times rows of `[1, 1, 1, 1, 1, 0]`, `[0, 1, -1, 2, -2, 0]`, `[0, 1, 1, 4, 4, 0]`, `[0, 1, -1, 8, -8, 1]` times these
+/// over 4, -6, -6, 24, 24, 1.
+#[inline(always)]
+fn along_sums<V: Ints>(m: [V; SIDE]) -> [V; TILE] {
+    let (near, near_odd) = (m[1].plus(m[2]).times_4(), m[1].minus(m[2]).times_4());
+    let (far, far_odd) = (m[3].plus(m[4]), m[3].minus(m[4]));
+    let (first, last) = (m[0].plus(m[0]), m[5].times_8());
+    [
+        first.plus(m[0].times_4()).minus(near).plus(far),
+        far_odd.plus(far_odd).minus(near_odd),
+        far.times_4().minus(near),
+        far_odd
+            .times_8()
+            .minus(near_odd)
+            .plus(last.plus(last).plus(last)),
+    ]
+}
