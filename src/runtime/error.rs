@@ -197,8 +197,9 @@ pub enum RuntimeError {
     /// The run was asked to stop.
     #[error("cancelled")]
     Cancelled,
-    /// A step or a port cannot be used although the package was found valid. This is a compiler bug.
-    #[error("{graph}, {part}: {reason}; this is a bug in the compiler that made the package")]
+    /// A step or a port cannot be used although the package was found valid: it was made for other kernels than these, or by
+    /// a compiler with a defect.
+    #[error("{graph}, {part}: {reason}; compile the model again with this version of kiln")]
     Unusable {
         /// The graph.
         graph: GraphKind,

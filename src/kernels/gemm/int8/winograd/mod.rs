@@ -1,14 +1,13 @@
 //! 3x3 convolutions with stride 1 in tiles of 4x4 pixels: Winograd's F(4x4, 3x3) in exact integers.
 //!
 //! With the tile's 6x6 codes `d` and the 3x3 weights `g`, `y = A' [(G g G') * (B' d B)] A`, element by element in the
-//! brackets, summed over the input channels: 36 products for 16 pixels instead of 144. `B` and `A` are whole numbers, `G` is
-//! once its rows are multiplied up, for which the way back takes 576 times the pixels: `576 y` is whole.
+//! brackets, summed over the input channels: 36 products for 16 pixels instead of 144. `A` and `B` are of integers, and so is
+//! `G` once its rows are multiplied up, after which the last step finds `576 y`.
 //!
 //! Codes less 128 are in -128..=127, so `B' d B` is in -12800..=12800; weights are in -128..=127, so `G g G'` is in
-//! -6272..=6272: both are 16 bits wide, and as many products of 16 bits go to an instruction as make a quarter of those of
-//! 8 bits slower than all of 16. Sums wrap around at 2^32. A ninth of what wraps around is exact, a 64th is where `64 y`
-//! fits into 32 bits, which it does of the channels that are taken at a time. The result is the direct sum's to the last
-//! bit.
+//! -6272..=6272. Both are 16 bits wide, which makes products dearer than of bytes, two times at most where it pays. Sums wrap
+//! around at 2^32. Dividing what wraps around by 9 is exact, by 64 it is where `64 y` fits into 32 bits, which it does for
+//! [`CHANNELS`] channels; pixels are added up over these. The result is the direct sum's to the last bit.
 
 mod transform;
 
@@ -67,7 +66,7 @@ const MOST: Most = Most {
 /// Four cores of a small computer share a megabyte.
 const MOST_OF_NEON: Most = Most {
     tiles: 12,
-    panels: 8,
+    panels: 4,
     channels: CHANNELS / 2,
 };
 
@@ -82,7 +81,7 @@ impl Split {
         let most = match kernels.isa() {
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => MOST,
             Isa::Neon => MOST_OF_NEON,
-            // Bytes are multiplied four times as fast, or more.
+            // They multiply bytes four times as fast as 16 bits, or more.
             Isa::Scalar | Isa::NeonDot | Isa::NeonI8mm => return None,
         };
         let across = p.out_w.div_ceil(TILE);
