@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -95,13 +96,13 @@ class StableDiffusionCpp:
         command = [self.args.sd_cli, "-m", self.args.sd_model, "-p", "x", "--cfg-scale", "1", "--steps", str(steps)]
         command += ["-t", str(self.args.threads), "--sampling-method", "euler", "-W", "512", "-H", "512"]
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([*command, "-o", f"{folder}/x.png"], check=True, capture_output=True)
-            return time.perf_counter() - start
+            wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+            return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     def turn(self):
-        step = (self.draw(3) - self.draw(1)) / 2
-        return step, float("nan")
+        return tuple((three - one) / 2 for three, one in zip(self.draw(3), self.draw(1)))
 
 
 def inputs_of(graph):

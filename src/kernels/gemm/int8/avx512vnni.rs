@@ -1,4 +1,7 @@
-use std::arch::x86_64::*;
+use std::{
+    arch::x86_64::*,
+    ops::{Add, Sub},
+};
 
 use super::{
     Pairs,
@@ -137,12 +140,32 @@ unsafe fn multiply_rows<const ROWS: usize, const CHAINS: usize>(
 #[derive(Clone, Copy)]
 pub struct Shorts(__m512i);
 
+impl Add for Shorts {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { _mm512_add_epi16(self.0, other.0) })
+    }
+}
+
+impl Sub for Shorts {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { _mm512_sub_epi16(self.0, other.0) })
+    }
+}
+
 impl winograd::Shorts for Shorts {
     const LEN: usize = 32;
 
     #[inline(always)]
-    fn zero() -> Self {
-        // SAFETY: the features, as for every method, by the trait's promise.
+    unsafe fn zero() -> Self {
+        // SAFETY: the features by the caller's promise.
         Self(unsafe { _mm512_setzero_si512() })
     }
 
@@ -172,26 +195,14 @@ impl winograd::Shorts for Shorts {
     }
 
     #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { _mm512_add_epi16(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { _mm512_sub_epi16(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus_all(self, x: i16) -> Self {
-        // SAFETY: the features.
+    fn minus(self, x: i16) -> Self {
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { _mm512_sub_epi16(self.0, _mm512_set1_epi16(x)) })
     }
 
     #[inline(always)]
     fn times_4(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { _mm512_slli_epi16::<2>(self.0) })
     }
 }
@@ -200,12 +211,32 @@ impl winograd::Shorts for Shorts {
 #[derive(Clone, Copy)]
 pub struct Ints(__m512i);
 
+impl Add for Ints {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+}
+
+impl Sub for Ints {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
+    }
+}
+
 impl winograd::Ints for Ints {
     const LEN: usize = 16;
 
     #[inline(always)]
-    fn zero() -> Self {
-        // SAFETY: the features, as for every method, by the trait's promise.
+    unsafe fn zero() -> Self {
+        // SAFETY: the features by the caller's promise.
         Self(unsafe { _mm512_setzero_si512() })
     }
 
@@ -222,32 +253,20 @@ impl winograd::Ints for Ints {
     }
 
     #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
-    }
-
-    #[inline(always)]
     fn times_4(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { _mm512_slli_epi32::<2>(self.0) })
     }
 
     #[inline(always)]
     fn times_8(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { _mm512_slli_epi32::<3>(self.0) })
     }
 
     #[inline(always)]
     fn over_576(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe {
             let over_9 = _mm512_mullo_epi32(self.0, _mm512_set1_epi32(NINTH));
             _mm512_srai_epi32::<6>(over_9)

@@ -1,4 +1,7 @@
-use std::arch::{aarch64::*, asm};
+use std::{
+    arch::{aarch64::*, asm},
+    ops::{Add, Sub},
+};
 
 use super::{
     Pairs,
@@ -400,11 +403,31 @@ unsafe fn multiply_rows<const ROWS: usize>(
 #[derive(Clone, Copy)]
 pub struct Shorts(int16x8_t);
 
+impl Add for Shorts {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { vaddq_s16(self.0, other.0) })
+    }
+}
+
+impl Sub for Shorts {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { vsubq_s16(self.0, other.0) })
+    }
+}
+
 impl winograd::Shorts for Shorts {
     const LEN: usize = 8;
 
     #[inline(always)]
-    fn zero() -> Self {
+    unsafe fn zero() -> Self {
         // SAFETY: every AArch64 CPU has the features, here and below.
         Self(unsafe { vdupq_n_s16(0) })
     }
@@ -441,26 +464,14 @@ impl winograd::Shorts for Shorts {
     }
 
     #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { vaddq_s16(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { vsubq_s16(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus_all(self, x: i16) -> Self {
-        // SAFETY: the features.
+    fn minus(self, x: i16) -> Self {
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { vsubq_s16(self.0, vdupq_n_s16(x)) })
     }
 
     #[inline(always)]
     fn times_4(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { vshlq_n_s16::<2>(self.0) })
     }
 }
@@ -469,11 +480,31 @@ impl winograd::Shorts for Shorts {
 #[derive(Clone, Copy)]
 pub struct Ints(int32x4_t);
 
+impl Add for Ints {
+    type Output = Self;
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { vaddq_s32(self.0, other.0) })
+    }
+}
+
+impl Sub for Ints {
+    type Output = Self;
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: there is a vector, so there are the features.
+        Self(unsafe { vsubq_s32(self.0, other.0) })
+    }
+}
+
 impl winograd::Ints for Ints {
     const LEN: usize = 4;
 
     #[inline(always)]
-    fn zero() -> Self {
+    unsafe fn zero() -> Self {
         // SAFETY: every AArch64 CPU has the features, here and below.
         Self(unsafe { vdupq_n_s32(0) })
     }
@@ -491,32 +522,20 @@ impl winograd::Ints for Ints {
     }
 
     #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { vaddq_s32(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn minus(self, other: Self) -> Self {
-        // SAFETY: the features.
-        Self(unsafe { vsubq_s32(self.0, other.0) })
-    }
-
-    #[inline(always)]
     fn times_4(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { vshlq_n_s32::<2>(self.0) })
     }
 
     #[inline(always)]
     fn times_8(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { vshlq_n_s32::<3>(self.0) })
     }
 
     #[inline(always)]
     fn over_576(self) -> Self {
-        // SAFETY: the features.
+        // SAFETY: there is a vector, so there are the features.
         Self(unsafe { vshrq_n_s32::<6>(vmulq_n_s32(self.0, NINTH)) })
     }
 }

@@ -2,55 +2,55 @@
 //! algorithms for convolutional neural networks", 2015), in integers: the weights' rows are multiplied up until they are
 //! whole, by 4, -6, -6, 24, 24 and 1, which the transform of the sums makes up for.
 
+use std::ops::{Add, Sub};
+
 use super::{CENTER, POSITIONS, SIDE, TILE};
 use crate::{
     PANEL,
     gemm::int8::{Pairs, tile::Steps},
 };
 
-/// A vector of integers of 16 bits, on one instruction set.
-///
-/// A method may be called where the CPU has the set's features.
-pub trait Shorts: Copy {
+/// A vector of integers of 16 bits, on one instruction set. There are values only where the CPU has its features, which who
+/// makes the first one promises.
+pub trait Shorts: Copy + Add<Output = Self> + Sub<Output = Self> {
     /// How many there are; a row of 64 weights has as many parts as it takes.
     const LEN: usize;
 
-    fn zero() -> Self;
+    /// # Safety
+    /// This CPU has the features.
+    unsafe fn zero() -> Self;
     /// Codes.
     ///
     /// # Safety
-    /// There are as many readable ones.
+    /// This CPU has the features, and there are as many readable codes.
     unsafe fn of_codes(from: *const u8) -> Self;
     /// A part of a panel's row, in the order in which an expanded panel has it.
     ///
     /// # Safety
-    /// As for every method.
+    /// This CPU has the features.
     unsafe fn of_steps(steps: &Steps, part: usize) -> Self;
     /// # Safety
     /// There are as many writable elements.
     unsafe fn store(self, to: *mut i16);
-    fn plus(self, other: Self) -> Self;
-    fn minus(self, other: Self) -> Self;
-    fn minus_all(self, x: i16) -> Self;
+    fn minus(self, x: i16) -> Self;
     fn times_4(self) -> Self;
 }
 
-/// A vector of sums, on one instruction set, which wrap around.
-///
-/// A method may be called where the CPU has the set's features.
-pub trait Ints: Copy {
+/// A vector of sums, which wrap around, on one instruction set. There are values only where the CPU has its features, which
+/// who makes the first one promises.
+pub trait Ints: Copy + Add<Output = Self> + Sub<Output = Self> {
     /// How many there are.
     const LEN: usize;
 
-    fn zero() -> Self;
     /// # Safety
-    /// There are as many readable elements.
+    /// This CPU has the features.
+    unsafe fn zero() -> Self;
+    /// # Safety
+    /// This CPU has the features, and there are as many readable elements.
     unsafe fn load(from: *const i32) -> Self;
     /// # Safety
     /// There are as many writable elements.
     unsafe fn store(self, to: *mut i32);
-    fn plus(self, other: Self) -> Self;
-    fn minus(self, other: Self) -> Self;
     fn times_4(self) -> Self;
     fn times_8(self) -> Self;
     /// A ninth of what wraps around, [`NINTH`] times it; of that a 64th of the signed number.
@@ -71,10 +71,12 @@ pub unsafe fn codes<V: Shorts>(
     to: *mut i16,
     stride: usize,
 ) {
+    // SAFETY: the features by the caller's promise.
+    let zero = unsafe { V::zero() };
     for channel in (0..channels).step_by(V::LEN) {
-        let mut rows = [[V::zero(); SIDE]; SIDE];
+        let mut rows = [[zero; SIDE]; SIDE];
         for column in 0..SIDE {
-            let mut d = [V::zero(); SIDE];
+            let mut d = [zero; SIDE];
             for row in 0..SIDE {
                 // SAFETY: there by the caller's promise.
                 d[row] = unsafe { V::of_codes(pixels[SIDE * row + column].add(channel)) };
@@ -88,7 +90,7 @@ pub unsafe fn codes<V: Shorts>(
             let mut results = along_codes(rows[row]);
             if row == 1 {
                 // The one position whose coefficients do not add up to nothing.
-                results[1] = results[1].minus_all(36 * CENTER as i16);
+                results[1] = results[1].minus(36 * CENTER as i16);
             }
             for column in 0..SIDE {
                 // SAFETY: there by the caller's promise.
@@ -102,16 +104,16 @@ pub unsafe fn codes<V: Shorts>(
 /// `[0, 2, -1, -2, 1, 0]`, `[0, 4, 0, -5, 0, 1]` times these.
 #[inline(always)]
 fn along_codes<V: Shorts>(d: [V; SIDE]) -> [V; SIDE] {
-    let (d24, d13) = (d[4].minus(d[2]), d[3].minus(d[1]));
-    let (even, odd) = (d[4].minus(d[2].times_4()), d[3].minus(d[1].times_4()));
-    let twice = d13.plus(d13);
+    let (d24, d13) = (d[4] - d[2], d[3] - d[1]);
+    let (even, odd) = (d[4] - d[2].times_4(), d[3] - d[1].times_4());
+    let twice = d13 + d13;
     [
-        d[0].minus(d[2]).times_4().plus(d24),
-        even.plus(odd),
-        even.minus(odd),
-        d24.plus(twice),
-        d24.minus(twice),
-        d[5].minus(d[3]).minus(d13.times_4()),
+        (d[0] - d[2]).times_4() + d24,
+        even + odd,
+        even - odd,
+        d24 + twice,
+        d24 - twice,
+        d[5] - d[3] - d13.times_4(),
     ]
 }
 
@@ -124,12 +126,14 @@ fn along_codes<V: Shorts>(d: [V; SIDE]) -> [V; SIDE] {
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // Loops over constants are unrolled; over iterators, not always.
 pub unsafe fn weights<V: Shorts>(taps: &[&[Steps]; 9], to: &mut [Pairs], stride: usize) {
+    // SAFETY: the features by the caller's promise.
+    let zero = unsafe { V::zero() };
     let to = to.as_mut_ptr();
     for group in 0..taps[0].len() {
         for part in 0..size_of::<Steps>() / V::LEN {
-            let mut rows = [[V::zero(); 3]; SIDE];
+            let mut rows = [[zero; 3]; SIDE];
             for column in 0..3 {
-                let mut g = [V::zero(); 3];
+                let mut g = [zero; 3];
                 for row in 0..3 {
                     // SAFETY: the taps are equally long.
                     g[row] =
@@ -157,15 +161,14 @@ pub unsafe fn weights<V: Shorts>(taps: &[&[Steps]; 9], to: &mut [Pairs], stride:
 /// Rows of `[1, 0, 0]`, `[1, 1, 1]`, `[1, -1, 1]`, `[1, 2, 4]`, `[1, -2, 4]`, `[0, 0, 1]` times these.
 #[inline(always)]
 fn along_weights<V: Shorts>(g: [V; 3]) -> [V; SIDE] {
-    let ends = g[0].plus(g[2]);
-    let wide = g[0].plus(g[2].times_4());
-    let twice = g[1].plus(g[1]);
+    let (near, far) = (g[0] + g[2], g[0] + g[2].times_4());
+    let twice = g[1] + g[1];
     [
         g[0],
-        ends.plus(g[1]),
-        ends.minus(g[1]),
-        wide.plus(twice),
-        wide.minus(twice),
+        near + g[1],
+        near - g[1],
+        far + twice,
+        far - twice,
         g[2],
     ]
 }
@@ -183,10 +186,12 @@ pub unsafe fn sums<V: Ints>(
     to: &mut [[i32; PANEL]; TILE * TILE],
     add: bool,
 ) {
+    // SAFETY: the features by the caller's promise.
+    let zero = unsafe { V::zero() };
     for lane in (0..PANEL).step_by(V::LEN) {
-        let mut rows = [[V::zero(); SIDE]; TILE];
+        let mut rows = [[zero; SIDE]; TILE];
         for column in 0..SIDE {
-            let mut m = [V::zero(); SIDE];
+            let mut m = [zero; SIDE];
             for row in 0..SIDE {
                 // SAFETY: a part of a row that is there by the caller's promise.
                 m[row] = unsafe {
@@ -208,7 +213,7 @@ pub unsafe fn sums<V: Ints>(
                     let to = to.add(lane);
                     let mut sum = results[column].over_576();
                     if add {
-                        sum = sum.plus(V::load(to));
+                        sum = sum + V::load(to);
                     }
                     sum.store(to);
                 }
@@ -224,16 +229,13 @@ pub const NINTH: i32 = 0x38e3_8e39;
 /// over 4, -6, -6, 24, 24, 1.
 #[inline(always)]
 fn along_sums<V: Ints>(m: [V; SIDE]) -> [V; TILE] {
-    let (near, near_odd) = (m[1].plus(m[2]).times_4(), m[1].minus(m[2]).times_4());
-    let (far, far_odd) = (m[3].plus(m[4]), m[3].minus(m[4]));
-    let (first, last) = (m[0].plus(m[0]), m[5].times_8());
+    let (near, near_odd) = ((m[1] + m[2]).times_4(), (m[1] - m[2]).times_4());
+    let (far, far_odd) = (m[3] + m[4], m[3] - m[4]);
+    let last = m[5].times_8();
     [
-        first.plus(m[0].times_4()).minus(near).plus(far),
-        far_odd.plus(far_odd).minus(near_odd),
-        far.times_4().minus(near),
-        far_odd
-            .times_8()
-            .minus(near_odd)
-            .plus(last.plus(last).plus(last)),
+        m[0].times_4() + m[0] + m[0] - near + far,
+        far_odd + far_odd - near_odd,
+        far.times_4() - near,
+        far_odd.times_8() - near_odd + (last + last + last),
     ]
 }
