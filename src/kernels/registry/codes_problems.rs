@@ -116,7 +116,10 @@ pub fn linear_int8<T: Element>(random: &mut Random, size: Size) -> Box<dyn Probl
 }
 
 pub fn conv2d_int8<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {
-    let params = conv2d_params(random, size);
+    let params = match size {
+        Size::Awkward if random.one_in(2) => in_tiles(random),
+        _ => conv2d_params(random, size),
+    };
     let p = params;
     let (rows, k, n) = (p.out_h * p.out_w, p.kernel_h * p.kernel_w * p.in_c, p.out_c);
     let x = codes(random, p.in_h * p.in_w, p.in_c, false);
@@ -144,6 +147,30 @@ pub fn conv2d_int8<T: Element>(random: &mut Random, size: Size) -> Box<dyn Probl
             scratches.execute(Conv2dInt8::new(kernels, params, operands));
         },
     )
+}
+
+/// A convolution that is computed in tiles where the instruction set does that: edges that cut tiles, one block of channels
+/// and several, few tiles and more than a task has.
+fn in_tiles(random: &mut Random) -> Conv2dParams {
+    let (in_h, in_w) = (4 + random.below(10), 4 + random.below(10));
+    let up = random.pick(&[1, 1, 2]);
+    let pad = random.pick(&[0, 1]);
+    Conv2dParams {
+        in_h,
+        in_w,
+        in_c: random.pick(&[16, 32, 48, 144, 160]),
+        up_h: in_h * up,
+        up_w: in_w * up,
+        out_h: in_h * up + 2 * pad - 2,
+        out_w: in_w * up + 2 * pad - 2,
+        out_c: random.pick(&[4, 16, 31, 40]),
+        kernel_h: 3,
+        kernel_w: 3,
+        stride: 1,
+        pad_top: pad,
+        pad_left: pad,
+        activation: random.pick(ACTIVATIONS),
+    }
 }
 
 pub fn attention_int8<T: Element>(random: &mut Random, size: Size) -> Box<dyn Problem> {

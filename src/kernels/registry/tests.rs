@@ -68,7 +68,7 @@ fn names_are_unique() {
 
 /// The references' results for all of [`TABLE`], so that a machine with other instruction sets can be held to the same.
 /// A change of a definition or of the problems changes it; the failing test prints the new value.
-const REFERENCE_HASH: u64 = 0x1b23_f467_11b0_93c4;
+const REFERENCE_HASH: u64 = 0x6432_d17d_dac3_8187;
 
 #[test]
 fn references_give_the_same_bits_on_every_machine() {
