@@ -1,7 +1,4 @@
-use std::{
-    arch::x86_64::*,
-    ops::{Add, Sub},
-};
+use std::arch::x86_64::*;
 
 use super::{
     Pairs,
@@ -140,25 +137,7 @@ unsafe fn multiply_rows<const ROWS: usize, const CHAINS: usize>(
 #[derive(Clone, Copy)]
 pub struct Shorts(__m512i);
 
-impl Add for Shorts {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { _mm512_add_epi16(self.0, other.0) })
-    }
-}
-
-impl Sub for Shorts {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { _mm512_sub_epi16(self.0, other.0) })
-    }
-}
+winograd::arithmetic!(Shorts, _mm512_add_epi16, _mm512_sub_epi16);
 
 impl winograd::Shorts for Shorts {
     const LEN: usize = 32;
@@ -211,25 +190,7 @@ impl winograd::Shorts for Shorts {
 #[derive(Clone, Copy)]
 pub struct Ints(__m512i);
 
-impl Add for Ints {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
-    }
-}
-
-impl Sub for Ints {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
-    }
-}
+winograd::arithmetic!(Ints, _mm512_add_epi32, _mm512_sub_epi32);
 
 impl winograd::Ints for Ints {
     const LEN: usize = 16;

@@ -70,7 +70,7 @@ pub(crate) struct Weights<'a> {
     pub sums: &'a [i32],
 }
 
-/// A row of an expanded panel: two steps of sixteen columns in 16 bits, `[column][step]`.
+/// A row of an expanded panel: two steps of sixteen columns in 16 bits, `[column][step]` on x86-64, `[step][column]` on ARM.
 pub type Pairs = [i16; 2 * PANEL];
 
 /// The longest sum whose terms, 255 times 127 each, fit into 32 bits.

@@ -1,7 +1,4 @@
-use std::{
-    arch::{aarch64::*, asm},
-    ops::{Add, Sub},
-};
+use std::arch::{aarch64::*, asm};
 
 use super::{
     Pairs,
@@ -403,25 +400,7 @@ unsafe fn multiply_rows<const ROWS: usize>(
 #[derive(Clone, Copy)]
 pub struct Shorts(int16x8_t);
 
-impl Add for Shorts {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { vaddq_s16(self.0, other.0) })
-    }
-}
-
-impl Sub for Shorts {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { vsubq_s16(self.0, other.0) })
-    }
-}
+winograd::arithmetic!(Shorts, vaddq_s16, vsubq_s16);
 
 impl winograd::Shorts for Shorts {
     const LEN: usize = 8;
@@ -480,25 +459,7 @@ impl winograd::Shorts for Shorts {
 #[derive(Clone, Copy)]
 pub struct Ints(int32x4_t);
 
-impl Add for Ints {
-    type Output = Self;
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { vaddq_s32(self.0, other.0) })
-    }
-}
-
-impl Sub for Ints {
-    type Output = Self;
-
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: there is a vector, so there are the features.
-        Self(unsafe { vsubq_s32(self.0, other.0) })
-    }
-}
+winograd::arithmetic!(Ints, vaddq_s32, vsubq_s32);
 
 impl winograd::Ints for Ints {
     const LEN: usize = 4;

@@ -11,7 +11,7 @@
 
 mod transform;
 
-pub(super) use transform::{Ints, NINTH, Shorts};
+pub(super) use transform::{Ints, NINTH, Shorts, arithmetic};
 
 #[cfg(target_arch = "aarch64")]
 use super::neon;
@@ -344,6 +344,7 @@ unsafe fn pixels_of(
 #[inline(always)]
 fn multiply(kernels: Kernels, codes: &[i16], weights: &[Pairs], sums: &mut [[i32; PANEL]]) {
     assert!(codes.len() >= sums.len() * CHANNELS && 2 * weights.len() <= CHANNELS);
+    debug_assert!(weights.len().is_multiple_of(8), "channels come in sixteens");
     let left = (codes.as_ptr(), CHANNELS);
     // SAFETY: a `Kernels` of these sets exists only on a CPU that has them; a row of codes for each of the sums, and two
     // codes for each of the weights' pairs, by the check.

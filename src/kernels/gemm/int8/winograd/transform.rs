@@ -57,6 +57,32 @@ pub trait Ints: Copy + Add<Output = Self> + Sub<Output = Self> {
     fn over_576(self) -> Self;
 }
 
+/// The sum and the difference of a vector's type by these instructions.
+macro_rules! arithmetic {
+    ($vector:ty, $add:ident, $sub:ident) => {
+        impl std::ops::Add for $vector {
+            type Output = Self;
+
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                // SAFETY: there is a vector, so there are the features.
+                Self(unsafe { $add(self.0, other.0) })
+            }
+        }
+
+        impl std::ops::Sub for $vector {
+            type Output = Self;
+
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                // SAFETY: there is a vector, so there are the features.
+                Self(unsafe { $sub(self.0, other.0) })
+            }
+        }
+    };
+}
+pub(in crate::gemm::int8) use arithmetic;
+
 /// The positions of a tile in the domain of products, of its codes less [`CENTER`]. `pixels` are the first of `channels`
 /// codes of each pixel; the results of a position stand `stride` after those of the one before.
 ///
